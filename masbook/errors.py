@@ -1,0 +1,127 @@
+"""Every error masbook raises on purpose, in one tree; each says when it is raised and what to do.
+
+    MasbookError
+    ├── InvalidValue            an argument is out of range or of the wrong kind (also a ValueError)
+    │   ├── InvalidName             an agent's name is empty, not text, or taken
+    │   ├── NotAsync                a scenario, capability or handler is not `async def`
+    │   └── Unrecordable            a value cannot be written into the trace
+    ├── InvalidInput            a capability was called with a wrong or missing field
+    ├── UnknownRecipient        nobody of that name is in the world (also a LookupError)
+    ├── UnknownCapability       the recipient has no such capability or handler (also a LookupError)
+    ├── Undeliverable           the message could not be handed over
+    │   ├── AgentOffline            the recipient has stopped or crashed
+    │   └── MailboxFull             its mailbox is full and its policy says `reject`
+    ├── RequestTimeout          no reply in time (also a TimeoutError)
+    ├── RequestCycle            the request would wait for its own sender
+    ├── AgentCrashed            the agent crashed while it worked on the request
+    ├── Refused                 the security policy forbids it
+    │   └── ForgedSender            the signature is not the sender's
+    ├── ProtocolViolation       a message does not fit the conversation's protocol
+    └── WorldError              the world cannot go on as asked
+        ├── Stuck                   nothing can happen any more, or time stands still
+        ├── BlockedLoop             a handler holds the thread: `time.sleep`, or never awaiting
+        ├── NestedRun               a run inside a run
+        ├── NeedsRealClock          network or processes in a virtual world
+        └── WorldClosed             the world has been closed
+"""
+
+from __future__ import annotations
+
+
+class MasbookError(Exception):
+    """The root of the tree: `except MasbookError` catches whatever masbook raises on purpose."""
+
+
+class InvalidValue(MasbookError, ValueError):
+    """An argument is out of range or of the wrong kind; the message names it and the values allowed."""
+
+
+class InvalidName(InvalidValue):
+    """An agent's name is empty, not text, or taken; choose another."""
+
+
+class NotAsync(InvalidValue):
+    """Something that must be a coroutine function is not; write `async def`."""
+
+
+class Unrecordable(InvalidValue):
+    """A value cannot be written into the trace; send numbers, text, lists, dicts or pydantic models."""
+
+
+class InvalidInput(MasbookError):
+    """A capability was called with a wrong or missing field; the message names the field and what is expected."""
+
+
+class UnknownRecipient(MasbookError, LookupError):
+    """Nobody of that name is in the world; spawn it first, or correct the name."""
+
+
+class UnknownCapability(MasbookError, LookupError):
+    """The recipient has no such capability or handler; the message lists those it has."""
+
+
+class Undeliverable(MasbookError):
+    """The message could not be handed over; it is among the dead letters with the reason."""
+
+
+class AgentOffline(Undeliverable):
+    """The recipient has stopped or crashed; restart it or ask another."""
+
+
+class MailboxFull(Undeliverable):
+    """The recipient's mailbox is full and its policy is `reject`; send less, or choose `block`."""
+
+
+class RequestTimeout(MasbookError, TimeoutError):
+    """No reply came in time; raise `timeout`, or find in the trace where the request stayed."""
+
+
+class RequestCycle(MasbookError):
+    """The request would wait for an agent that waits for this one; use `tell`, or raise its `concurrency`."""
+
+
+class AgentCrashed(MasbookError):
+    """The agent crashed while it worked on the request; supervise it with `restart=`, or ask again."""
+
+
+class Refused(MasbookError):
+    """The security policy forbids this message or subscription; the message names the rule."""
+
+
+class ForgedSender(Refused):
+    """The signature is not the sender's; send through the agent itself."""
+
+
+class ProtocolViolation(MasbookError):
+    """A message does not fit the conversation's protocol; the message lists the steps allowed next."""
+
+
+class WorldError(MasbookError):
+    """The world cannot go on as asked."""
+
+
+class Stuck(WorldError):
+    """Nothing can happen any more, or time stands still; the message says who waits for whom."""
+
+
+class BlockedLoop(WorldError):
+    """A handler holds the thread of the world; use `await agent.sleep(...)`, and await inside long loops."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(
+            message
+            or "a handler kept the world's thread without awaiting anything; "
+            "await agent.sleep(0) inside long loops, or give the world more `patience`"
+        )
+
+
+class NestedRun(WorldError):
+    """A run was started inside a run; `await` the coroutine instead."""
+
+
+class NeedsRealClock(WorldError):
+    """Network and processes need the wall clock; make the world with `World(clock="real")`."""
+
+
+class WorldClosed(WorldError):
+    """The world has been closed; make a new one."""

@@ -1,0 +1,1 @@
+"""The world: the smallest thing that runs. Standard library and pydantic only."""

@@ -1,0 +1,352 @@
+"""Virtual time: an asyncio event loop whose clock jumps to the next event instead of waiting for it.
+
+The world calls `drive`, which runs handles until the run is done, paused, or has nothing left to do. Ordinary
+asyncio code runs on it unchanged. Equal deadlines run in the order in which they were set; `schedule="shuffled"`
+draws the order of simultaneous handles from the seed instead. `RealLoop` has the same face on the wall clock.
+To replace the clock, give the world another loop with `drive`, `halt` and `time`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import heapq
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..errors import BlockedLoop, InvalidValue, NeedsRealClock
+
+MAX_TURNS = 300_000  # turns at one instant before the world counts as livelocked
+
+_copy_context = contextvars.copy_context
+
+
+class Handle(list):  # type: ignore[type-arg]
+    """A callback to run: `[when, number, callback, args, context]`, ordered by the first two.
+
+    A list, because lists compare in C: the heap of timers is the hottest place of the package.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """Never run the callback."""
+        self[2] = None
+
+    def cancelled(self) -> bool:
+        """Return whether `cancel` was called."""
+        return self[2] is None
+
+    def when(self) -> float:
+        """Return the instant at which the callback is due, in virtual seconds."""
+        return self[0]
+
+
+class SequentialTask(asyncio.Task):  # type: ignore[type-arg]
+    """A task whose hash is its number, so that sets of tasks iterate in the same order in every process."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(coro, **options)
+        self._log_destroy_pending = False  # a world that is dropped takes its waiting tasks along
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Drive:
+    """What both loops share: sequential tasks, and running until somebody says why to stop."""
+
+    stopped_by = ""
+    idle = False  # waiting for the wall clock: no handler holds the thread
+    _tasks_made = 0
+
+    def create_task(self, coro: Any, *, name: object = None, context: Any = None, **options: Any) -> SequentialTask:
+        """Return a task that runs `coro`; its default name is its number."""
+        self._tasks_made += 1
+        label = str(self._tasks_made if name is None else name)
+        return SequentialTask(coro, self._tasks_made, loop=self, name=label, context=context, **options)
+
+    def drive(self) -> str:
+        """Run until something calls `halt`; return its reason."""
+        self.run_forever()  # type: ignore[attr-defined]
+        return self.stopped_by
+
+
+class VirtualLoop(_Drive, asyncio.BaseEventLoop):
+    """An event loop on virtual time.
+
+    Attributes: `until`, the instant at which to halt; `speed`, virtual seconds per second of the wall clock (None:
+    as fast as it goes); `stepping`, the instant at which a single step began, which ends before the clock moves twice.
+    """
+
+    def __init__(self, shuffle: random.Random | None = None) -> None:
+        super().__init__()
+        self._ready: deque[Handle] = deque()
+        self._scheduled: list[Handle] = []
+        self._shuffle = shuffle
+        self._now = 0.0
+        self._number = 0
+        self._left = 0  # handles left in the current turn
+        self._still = 0  # turns since the clock last moved
+        self._roomy = 1024  # length of the heap at which cancelled timers are swept out
+        self._kick = threading.Event()
+        self.until = math.inf
+        self.stepping: float | None = None
+        self.speed: float | None = None
+
+    def time(self) -> float:
+        """Return the current instant in virtual seconds since the world began."""
+        return self._now
+
+    @property
+    def progress(self) -> tuple[int, int, float]:
+        """What changes whenever a handle has run."""
+        return self._still, self._left, self._now
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
+        """Run the callback in the next turn, at the current instant."""
+        handle = Handle((0.0, 0, callback, args, context or _copy_context()))
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
+        """As `call_soon`, from any thread."""
+        handle = self.call_soon(callback, *args, context=context)
+        self._kick.set()
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
+        """Run the callback after `delay` virtual seconds; InvalidValue if that is negative or not a number."""
+        if not delay >= 0:
+            raise InvalidValue(f"a delay of {delay!r} s: the clock only goes forward, use 0 or more")
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
+        """Run the callback at the instant `when`, or in the next turn if that has passed."""
+        self._number += 1
+        handle = Handle((when, self._number, callback, args, context or _copy_context()))
+        heapq.heappush(self._scheduled, handle)
+        if len(self._scheduled) > self._roomy:
+            self._sweep()
+        return handle
+
+    def _sweep(self) -> None:
+        """Take cancelled timers out of the heap."""
+        self._scheduled = [handle for handle in self._scheduled if handle[2] is not None]
+        heapq.heapify(self._scheduled)
+        self._roomy = max(1024, 2 * len(self._scheduled))
+
+    def _run_once(self) -> None:
+        """Run handles turn by turn until somebody halts the loop: the engine of every world."""
+        ready = self._ready
+        while not self._stopping:
+            if not self._left:
+                self._begin_turn()
+                continue
+            self._left -= 1
+            handle = ready.popleft()
+            callback = handle[2]
+            if callback is not None:
+                try:
+                    handle[4].run(callback, *handle[3])
+                except Exception as error:
+                    self.call_exception_handler({"message": f"error in {callback!r}", "exception": error})
+
+    def _begin_turn(self) -> None:
+        """Gather what can run now; where nothing can, move the clock to the next timer."""
+        ready = self._ready
+        self._still += 1
+        if not ready and not self._move_clock():
+            return
+        if self._still > MAX_TURNS:
+            self.halt("livelock")
+        heap = self._scheduled
+        while heap and heap[0][0] <= self._now:
+            ready.append(heapq.heappop(heap))
+        if self._shuffle and len(ready) > 1:
+            handles = list(ready)
+            self._shuffle.shuffle(handles)
+            ready.clear()
+            ready.extend(handles)
+        self._left = len(ready)
+
+    def _move_clock(self) -> bool:
+        """Move to the next timer and return True, or halt where there is none, or none before `until`."""
+        heap = self._scheduled
+        while heap and heap[0][2] is None:
+            heapq.heappop(heap)
+        if not heap and self.until == math.inf:
+            self.halt("quiet")
+            return False
+        when = heap[0][0] if heap else math.inf
+        if self.stepping is not None and self.stepping < self._now < when:
+            self.halt("step")
+        elif self.speed:
+            self._wait(min(when, self.until))
+        if self._stopping or self._ready:
+            return False
+        if when > self.until:
+            self._now = max(self._now, self.until)
+            self.halt("until")
+            return False
+        if when > self._now:
+            self._now = when
+            self._still = 0
+        return True
+
+    def _wait(self, when: float) -> None:
+        """Let the wall clock catch up with `when`, at the present speed; `halt` and a new speed cut it short."""
+        remaining = when - self._now
+        while remaining > 0 and not self._stopping and not self._ready:
+            speed, started = self.speed or math.inf, time.monotonic()
+            self.idle = True
+            self._kick.wait(min(remaining / speed, 3600.0))
+            self._kick.clear()
+            self.idle = False
+            remaining -= (time.monotonic() - started) * speed
+
+    def halt(self, reason: str) -> None:
+        """Make `drive` return `reason` before the next handle; callable from any thread."""
+        self.stopped_by = reason
+        self._stopping = True
+        self._kick.set()
+
+    def set_speed(self, speed: float | None) -> None:
+        """Run at `speed` virtual seconds per second of the wall clock, from now on; None for as fast as it goes."""
+        self.speed = speed
+        self._kick.set()
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Run the function here and now, in no virtual time; return a future that is done."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    async def _refuse(self, *args: Any, **options: Any) -> Any:
+        raise NeedsRealClock(
+            'there is no network and there are no processes in virtual time; make the world with World(clock="real")'
+        )
+
+    getaddrinfo = getnameinfo = sock_connect = sock_accept = _refuse  # type: ignore[assignment]
+    create_connection = create_server = create_datagram_endpoint = _refuse  # type: ignore[assignment]
+    subprocess_exec = subprocess_shell = _refuse  # type: ignore[assignment]
+
+    def __del__(self, _warn: Any = None) -> None:
+        """Nothing to warn of: the loop holds no sockets and no threads."""
+
+
+class RealLoop(_Drive, asyncio.SelectorEventLoop):
+    """The same face on the wall clock, for model providers and network buses; the world began at 0."""
+
+    until = math.inf
+    speed = stepping = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.monotonic()
+
+    def time(self) -> float:
+        """Return the seconds of the wall clock since the world began."""
+        return time.monotonic() - self._began
+
+    def drive(self) -> str:
+        """Run until something calls `halt`, or until the instant `until`; return the reason."""
+        timer = self.call_at(self.until, self.halt, "until") if self.until < math.inf else None
+        try:
+            return super().drive()
+        finally:
+            if timer:
+                timer.cancel()
+
+    def halt(self, reason: str) -> None:
+        """Make `drive` return `reason`; callable from any thread."""
+        self.stopped_by = reason
+        self.call_soon_threadsafe(self.stop)
+
+    @property
+    def progress(self) -> float:
+        """A loop that waits for the network is not blocked: the watchdog always sees progress."""
+        return self.time()
+
+
+class WorldThread:
+    """The thread in which a world runs, watched over by the thread that waits for it.
+
+    A notebook's own loop lives in the calling thread, so worlds never run there. `patience` is how many seconds of the
+    wall clock one handler may hold the thread before BlockedLoop is raised inside it.
+    """
+
+    def __init__(self, work: Callable[[], Any], loop: VirtualLoop | RealLoop, patience: float) -> None:
+        self._work, self._loop, self._patience = work, loop, patience
+        self._seen: Any = None
+        self._since = time.monotonic()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._target,), name="masbook", daemon=True)
+        self._thread.start()
+
+    def _target(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def is_alive(self, wait: float = 0.0) -> bool:
+        """Return whether the work goes on after `wait` seconds; break into a handler that holds the thread too long."""
+        self._thread.join(wait)
+        if self._loop.idle or self._loop.progress != self._seen:
+            self._seen, self._since = self._loop.progress, time.monotonic()
+        elif time.monotonic() - self._since > self._patience:
+            self._break_in()
+        return self._thread.is_alive()
+
+    def result(self) -> Any:
+        """Wait for the work and return its result or raise its error; interrupting halts it within half a second."""
+        try:
+            while self.is_alive(0.1):
+                pass
+        except BaseException:
+            self.stop()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def stop(self) -> None:
+        """Halt the loop; where a handler holds the thread, break into it."""
+        self._loop.halt("interrupted")
+        self._thread.join(0.2)
+        if self._thread.is_alive():
+            self._break_in()
+            self._thread.join(0.2)
+
+    def _break_in(self) -> None:
+        """Raise BlockedLoop in the thread at its next line of Python."""
+        self._since = time.monotonic()
+        thread = ctypes.c_ulong(self._thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(BlockedLoop))
+
+
+_sleep = time.sleep
+
+
+def _sleep_outside_worlds(seconds: float) -> None:
+    if isinstance(asyncio._get_running_loop(), _Drive):
+        raise BlockedLoop(f"time.sleep({seconds!r}) would stop the whole world; write `await agent.sleep({seconds!r})`")
+    _sleep(seconds)
+
+
+# The one place where masbook replaces something of Python's: a loop cannot see `time.sleep` any other way before
+# Python 3.13, and a student who writes it deserves the reason at once instead of a world that hangs.
+time.sleep = _sleep_outside_worlds

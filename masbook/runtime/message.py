@@ -1,0 +1,165 @@
+"""Messages: what agents send each other, immutable and made of plain data.
+
+The bus makes them; `freeze` turns what a sender hands over into data that nobody can change afterwards, so that one
+message can be shared by all its recipients and written into the trace.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum, StrEnum
+from typing import Any, NamedTuple, NoReturn
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from ..errors import Unrecordable
+
+
+class MessageType(StrEnum):
+    """What kind of message it is; the bus treats each in its own way."""
+
+    TELL = "tell"  # direct, no answer expected
+    REQUEST = "request"  # direct, answered by REPLY, ERROR, or PART ... END
+    REPLY = "reply"
+    ERROR = "error"
+    PART = "part"  # one value of a stream
+    END = "end"  # the stream is complete
+    CANCEL = "cancel"  # the requester no longer wants the answer
+    PUBLISH = "publish"  # to the subscribers of a topic
+    BROADCAST = "broadcast"  # to everybody
+    SYSTEM = "system"  # from the world to everybody
+    HEARTBEAT = "heartbeat"  # to the registry
+
+
+class Message(NamedTuple):
+    """One message. A named tuple rather than a dataclass, because the bus makes one for everything that is said.
+
+    `id` counts up from 1; `to` is the recipient's name, or None for publications and broadcasts; `topic` is the
+    capability asked for or the subject; `time` is when it was sent and `expires` when it is no longer worth
+    delivering, both in virtual seconds; a higher `priority` is handled first. `reply_to` is the id of the request
+    that this one answers, `cause` that of the message being handled when this one was sent, and `conversation` that
+    of the message that began the exchange. `delay` is extra time in transit, in virtual seconds.
+    """
+
+    id: int
+    type: MessageType
+    sender: str
+    to: str | None
+    topic: str
+    content: Mapping[str, Any]
+    time: float
+    priority: int = 0
+    expires: float = math.inf
+    reply_to: int | None = None
+    cause: int | None = None
+    conversation: int = 0
+    chain: tuple[str, ...] = ()  # the agents that wait for this request's answer
+    delay: float = 0.0
+    signature: str | None = None
+    error: Exception | None = None  # what an ERROR carries inside one process; never recorded
+
+    def replace(self, **changes: Any) -> Message:
+        """Return a copy with some fields changed; new content is frozen."""
+        if "content" in changes:
+            changes["content"] = freeze(changes["content"])
+        return self._replace(**changes)
+
+
+def _refuse(self: object, *args: object, **options: object) -> NoReturn:
+    raise TypeError("messages are immutable: copy the value first, with dict(...) or list(...)")
+
+
+class FrozenDict(dict):  # type: ignore[type-arg]
+    """A dict that refuses to change."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+
+class FrozenList(list):  # type: ignore[type-arg]
+    """A list that refuses to change."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenList, (list(self),)
+
+
+SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def freeze(value: Any, path: str = "content") -> Any:
+    """Return `value` as plain immutable data: models and dataclasses become dicts, enums their values.
+
+    Raises Unrecordable, naming the place, for anything else: sets (their order is not repeatable), functions,
+    open files, DataFrames, keys that are not text.
+    """
+    kind = type(value)
+    if kind in SCALARS or kind is FrozenDict or kind is FrozenList:
+        return value
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise Unrecordable(f"{path} has the key {key!r}: keys are text")
+            if type(item) not in SCALARS:
+                return FrozenDict({key: freeze(item, f"{path}.{key}") for key, item in value.items()})
+        return FrozenDict(value)
+    if isinstance(value, list | tuple):
+        return FrozenList(freeze(item, f"{path}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, Enum):
+        return freeze(value.value, path)
+    if isinstance(value, BaseModel):
+        return freeze(value.model_dump(mode="json"), path)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return freeze(to_jsonable_python(dataclasses.asdict(value)), path)
+    if isinstance(value, str | int | float):  # subclasses, such as numpy's float64
+        return next(plain(value) for plain in (bool, str, int, float) if isinstance(value, plain))
+    raise Unrecordable(
+        f"{path} is a {kind.__name__}, which the trace cannot record; send numbers, text, lists, dicts or models"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages a subscriber wants: by type, by sender, and by content; what is not given matches everything.
+
+    `type` is one MessageType or several; `sender` a name or glob; `content` maps keys to the value expected, where
+    text may be a glob. A glob matches the whole text, never a part: `agent1` is not `agent10`.
+    """
+
+    type: MessageType | tuple[MessageType, ...] | None = None
+    sender: str | None = None
+    content: Mapping[str, Any] | None = None
+    accept: Callable[[Message], bool] | None = None
+
+    def matches(self, message: Message) -> bool:
+        """Return whether the message passes."""
+        if self.type is not None and message.type not in self.types():
+            return False
+        if self.sender is not None and not matches(message.sender, self.sender):
+            return False
+        wanted = self.content or {}
+        if not all(key in message.content and matches(message.content[key], wanted[key]) for key in wanted):
+            return False
+        return self.accept is None or self.accept(message)
+
+    def types(self) -> tuple[MessageType, ...]:
+        """Return the message types wanted; empty where any will do."""
+        return (self.type,) if isinstance(self.type, str) else tuple(self.type or ())
+
+
+def matches(value: Any, pattern: Any) -> bool:
+    """Return whether `value` equals `pattern`, or is text that the glob `pattern` matches as a whole."""
+    if isinstance(value, str) and isinstance(pattern, str):
+        return fnmatch.fnmatchcase(value, pattern)
+    return type(value) is not bool and type(pattern) is not bool and value == pattern or value is pattern

@@ -1,0 +1,325 @@
+"""The registry: who is there, who can do what, who is well, and who has time.
+
+An agent like any other: every operation is a capability and a method. `world.spawn` enters agents, their heartbeats
+keep them; one that promised heartbeats and misses them becomes degraded, then unhealthy, and is removed, until its
+next heartbeat brings it back. Announcements are published on `agent.registered`, `agent.unregistered`, `agent.health`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ..errors import InvalidValue, UnknownRecipient
+from .agent import QUERIES, Agent
+from .capability import capability, on
+from .message import Message, MessageType
+
+Health = Literal["healthy", "degraded", "unhealthy"]
+_RANK = {health: rank for rank, health in enumerate(get_args(Health))}
+
+
+@dataclass(slots=True)
+class Registration:
+    """What the registry knows of an agent; times in virtual seconds, load in messages for each slot."""
+
+    name: str
+    description: str = ""
+    capabilities: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    health: Health = "healthy"
+    load: float = 0.0
+    registered: float = 0.0
+    heartbeat: float | None = None
+    last_heartbeat: float = 0.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+    number: int = 0  # order of registration, which breaks ties
+
+    def key(self) -> tuple[int, float, int]:
+        """Return the order of discovery: healthy first, then least loaded, then first come."""
+        return _RANK[self.health], self.load, self.number
+
+
+class AgentRegistry(Agent):
+    """Finds agents by capability, tag, health and load.
+
+    `missed_degraded`, `missed_unhealthy` and `missed_removed` are numbers of heartbeats; an agent whose current
+    message takes longer than `stalled_degraded` or `stalled_unhealthy` virtual seconds is not healthy either.
+    """
+
+    service = True
+    missed_degraded = 2
+    missed_unhealthy = 4
+    missed_removed = 12
+    stalled_degraded = 60.0
+    stalled_unhealthy = 600.0
+
+    def __init__(self, name: str = "registry") -> None:
+        super().__init__(name, capacity=1_000_000)
+        self._entries: dict[str, Registration] = {}
+        self._absent: dict[str, Registration] = {}  # removed for silence; the next heartbeat brings them back
+        self._by_capability: dict[str, dict[str, Registration]] = {}
+        self._by_tag: dict[str, dict[str, Registration]] = {}
+        self._heaps: dict[str, list[tuple[int, float, int, str]]] = {}
+        self._beating: dict[float, dict[str, Registration]] = {}  # by interval, longest silent first
+        self._sweeping: set[float] = set()
+        self._number = 0
+
+    # Operations
+
+    @capability(cost=0.1)
+    async def register(
+        self,
+        name: str,
+        capabilities: list[str] | None = None,
+        tags: list[str] | None = None,
+        description: str = "",
+        heartbeat: float | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Registration:
+        """Enter an agent, or enter it anew; `heartbeat` is the interval it promises, in virtual seconds."""
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidValue(f"cannot register {name!r}: give the agent's name")
+        if heartbeat is not None and not heartbeat > 0:
+            raise InvalidValue(f"a heartbeat every {heartbeat!r} s: give more than 0 virtual seconds, or None")
+        self._remove(name)
+        self._number += 1
+        entry = Registration(
+            name, description, tuple(capabilities or ()), tuple(sorted(tags or ())), registered=self.now
+        )
+        entry.heartbeat, entry.last_heartbeat, entry.number = heartbeat, self.now, self._number
+        entry.metadata = dict(metadata or {})
+        self._insert(entry)
+        return entry
+
+    @capability(cost=0.1)
+    async def unregister(self, name: str) -> bool:
+        """Remove an agent; return whether it was there."""
+        self._absent.pop(name, None)
+        return self._remove(name, "unregistered") is not None
+
+    @capability(cost=0.1)
+    async def discover(
+        self,
+        capabilities: list[str] | tuple[str, ...] = (),
+        tags: list[str] | tuple[str, ...] = (),
+        min_health: Health = "unhealthy",
+        max_load: float = math.inf,
+        limit: int | None = None,
+    ) -> list[Registration]:
+        """Return the agents that have all these capabilities and tags: healthy ones first, then the least loaded."""
+        if min_health not in _RANK:
+            raise InvalidValue(f"min_health={min_health!r}; choose one of {', '.join(_RANK)}")
+        self._sweep_all()
+        if limit == 1 and len(capabilities) == 1 and not tags:
+            best = self._best(capabilities[0])
+            if best is None or best.load <= max_load and _RANK[best.health] <= _RANK[min_health]:
+                return [] if best is None else [best]
+        pools = [self._by_capability.get(name, {}) for name in capabilities]
+        pools += [self._by_tag.get(tag, {}) for tag in tags]
+        smallest = min(pools, key=len) if pools else self._entries
+        found = [
+            entry
+            for name, entry in smallest.items()
+            if all(name in pool for pool in pools)
+            and _RANK[entry.health] <= _RANK[min_health]
+            and entry.load <= max_load
+        ]
+        if limit is not None:
+            return heapq.nsmallest(limit, found, key=Registration.key)
+        return sorted(found, key=Registration.key)
+
+    @capability(cost=0.1)
+    async def find(self, name: str) -> Registration:
+        """Return what is known of an agent; UnknownRecipient if it is not registered."""
+        self._sweep_all()
+        return self._entry(name)
+
+    @capability(cost=0.1)
+    async def update(
+        self,
+        name: str,
+        load: float | None = None,
+        health: Health | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Change what is known of an agent; UnknownRecipient if it is not registered."""
+        entry = self._entry(name)
+        if load is not None and not load >= 0:
+            raise InvalidValue(f"a load of {load!r}: give 0 or more")
+        if health is not None and health not in _RANK:
+            raise InvalidValue(f"health {health!r}; choose one of {', '.join(_RANK)}")
+        if metadata:
+            entry.metadata.update(metadata)
+        if tags is not None:
+            for tag in entry.tags:
+                self._by_tag[tag].pop(name, None)
+            entry.tags = tuple(sorted(tags))
+            for tag in entry.tags:
+                self._by_tag.setdefault(tag, {})[name] = entry
+        if load is not None:
+            entry.load = load
+        if health is not None and health != entry.health:
+            self._set_health(entry, health, 0)
+        else:
+            self._reorder(entry)
+
+    @capability(cost=0.1)
+    async def statistics(self) -> dict[str, Any]:
+        """Return how many agents there are, by health, capability and tag, and their mean load."""
+        self._sweep_all()
+        entries = self._entries.values()
+        return {
+            "agents": len(entries),
+            "health": {health: sum(entry.health == health for entry in entries) for health in _RANK},
+            "capabilities": {name: len(pool) for name, pool in sorted(self._by_capability.items()) if pool},
+            "tags": {tag: len(pool) for tag, pool in sorted(self._by_tag.items()) if pool},
+            "mean_load": sum(entry.load for entry in entries) / len(entries) if entries else 0.0,
+        }
+
+    @on("heartbeat")
+    async def beat(self, message: Message) -> None:
+        """Take in a heartbeat: the agent lives, is this loaded, and has been at one message for so long."""
+        name = message.sender
+        entry = self._entries.get(name)
+        if entry is None:
+            if name not in self._absent:
+                return
+            entry = self._absent.pop(name)
+            self._insert(entry)
+        entry.last_heartbeat = self.now
+        if entry.heartbeat is not None:
+            beating = self._beating[entry.heartbeat]
+            beating[name] = beating.pop(name)  # now the last to be overdue
+        stalled = message.content.get("stalled", 0.0)
+        entry.load = message.content.get("load", entry.load)
+        health: Health = "healthy" if stalled < self.stalled_degraded else "degraded"
+        health = health if stalled < self.stalled_unhealthy else "unhealthy"
+        if health != entry.health:
+            self._set_health(entry, health, 0)
+        else:
+            self._reorder(entry)
+
+    # What the world calls
+
+    def enter(self, agent: Agent) -> None:
+        """Register an agent that begins to live in this world."""
+        if agent.service or agent.name in self._entries:
+            return
+        self._number += 1
+        offers = tuple(name for name in agent.offers if name not in QUERIES)
+        description = (type(agent).__doc__ or "").strip().split("\n", 1)[0]
+        entry = Registration(agent.name, description, offers, agent.tags, registered=self.now)
+        entry.heartbeat, entry.last_heartbeat, entry.number = agent.heartbeat, self.now, self._number
+        self._insert(entry)
+
+    def forget(self, name: str, reason: str) -> None:
+        """Take out an agent that has stopped or crashed for good."""
+        self._absent.pop(name, None)
+        self._remove(name, reason)
+
+    # Indexes
+
+    def _entry(self, name: str) -> Registration:
+        if name not in self._entries:
+            raise UnknownRecipient(f"{name!r} is not registered; there are {len(self._entries)} agents, see discover()")
+        return self._entries[name]
+
+    def _insert(self, entry: Registration) -> None:
+        name = entry.name
+        self._entries[name] = entry
+        for offer in entry.capabilities:
+            self._by_capability.setdefault(offer, {})[name] = entry
+        for tag in entry.tags:
+            self._by_tag.setdefault(tag, {})[name] = entry
+        if entry.heartbeat is not None:
+            self._beating.setdefault(entry.heartbeat, {})[name] = entry
+            self._schedule_sweep(entry.heartbeat)
+        self._reorder(entry)
+        self._announce("registered", name, capabilities=list(entry.capabilities), tags=list(entry.tags))
+
+    def _remove(self, name: str, reason: str | None = None) -> Registration | None:
+        entry = self._entries.pop(name, None)
+        if entry is None:
+            return None
+        for offer in entry.capabilities:
+            self._by_capability[offer].pop(name, None)
+        for tag in entry.tags:
+            self._by_tag[tag].pop(name, None)
+        if entry.heartbeat is not None:
+            self._beating[entry.heartbeat].pop(name, None)
+        if reason is not None:
+            self._announce("unregistered", name, reason=reason)
+        return entry
+
+    def _announce(self, kind: str, name: str, **facts: Any) -> None:
+        self.world.trace.record(kind, name, **facts)
+        if self.world.bus.has_audience(f"agent.{kind}"):
+            self.world.bus.post(self, MessageType.PUBLISH, None, f"agent.{kind}", {"agent": name, **facts})
+
+    def _reorder(self, entry: Registration) -> None:
+        """Enter the agent's present load and health into the heaps that are in use; old entries are skipped later."""
+        for offer in entry.capabilities:
+            heap = self._heaps.get(offer)
+            if heap is not None:
+                heapq.heappush(heap, (*entry.key(), entry.name))
+                if len(heap) > 64 + 4 * len(self._by_capability[offer]):
+                    del self._heaps[offer]
+
+    def _best(self, offer: str) -> Registration | None:
+        """Return the first agent in the order of discovery that has a capability, in logarithmic time."""
+        heap = self._heaps.get(offer)
+        if heap is None:
+            heap = [(*entry.key(), name) for name, entry in self._by_capability.get(offer, {}).items()]
+            heapq.heapify(heap)
+            self._heaps[offer] = heap
+        while heap:
+            rank, load, number, name = heap[0]
+            entry = self._entries.get(name)
+            if entry is not None and entry.number == number and entry.load == load and _RANK[entry.health] == rank:
+                return entry
+            heapq.heappop(heap)
+        return None
+
+    # Health
+
+    def _set_health(self, entry: Registration, health: Health, missed: int) -> None:
+        entry.health = health
+        self._reorder(entry)
+        self._announce("health", entry.name, health=health, missed=missed)
+
+    def _schedule_sweep(self, interval: float) -> None:
+        if interval not in self._sweeping:
+            self._sweeping.add(interval)
+            self.world.loop.call_later(interval, self._sweep_again, interval)
+
+    def _sweep_again(self, interval: float) -> None:
+        self._sweeping.discard(interval)
+        self._sweep(interval)
+        if self._beating.get(interval):
+            self._schedule_sweep(interval)
+
+    def _sweep_all(self) -> None:
+        for interval in self._beating:
+            self._sweep(interval)
+
+    def _sweep(self, interval: float) -> None:
+        """Judge the agents that promised this interval by the heartbeats they have missed."""
+        overdue = []
+        for entry in self._beating[interval].values():  # longest silent first
+            missed = math.floor((self.now - entry.last_heartbeat) / interval + 1e-9)
+            if missed < self.missed_degraded:
+                break
+            overdue.append((entry, missed))
+        for entry, missed in overdue:
+            if missed >= self.missed_removed:
+                self._remove(entry.name, "missed heartbeats")
+                self._absent[entry.name] = entry
+            else:
+                health: Health = "degraded" if missed < self.missed_unhealthy else "unhealthy"
+                if _RANK[health] > _RANK[entry.health]:
+                    self._set_health(entry, health, missed)
+

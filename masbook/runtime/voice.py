@@ -1,0 +1,147 @@
+"""What agents say: the four ways to send a message, and their answers.
+
+`tell` is fire-and-forget, `publish` and `broadcast` reach many, `request` waits for one answer, `stream` for several.
+`Agent` inherits them; they call the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import InvalidValue, Undeliverable, UnknownCapability
+from .message import Message, MessageType
+from .stream import StreamBuffer
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+OnTimeout = Literal["leave", "cancel"]
+
+
+class Voice:
+    """The sending half of an agent."""
+
+    async def tell(
+        self: Agent,  # type: ignore[misc]
+        to: str,
+        topic: str,
+        content: Mapping[str, Any] | None = None,
+        /,
+        *,
+        priority: int = 0,
+        ttl: float | None = None,
+        conversation: int | None = None,
+        **more: Any,
+    ) -> None:
+        """Send a message to one agent and go on; waits only where its mailbox is full and says `block`.
+
+        `ttl` is how many virtual seconds the message is worth delivering. UnknownRecipient, UnknownCapability,
+        AgentOffline and MailboxFull are raised at once.
+        """
+        bus = self.world.bus
+        agent = bus.agent(to)
+        if agent is not None and not agent.handlers(topic):
+            raise UnknownCapability(f"{to} has no handler for {topic!r}; it can {', '.join(agent.offers)}")
+        message, room = bus.post(self, MessageType.TELL, to, topic, _merge(content, more), priority, ttl, conversation)
+        if room is not None:
+            await self.world.wait(room, who=self.name, what="room in the mailbox", on=to)
+
+    async def publish(
+        self: Agent,  # type: ignore[misc]
+        topic: str,
+        content: Mapping[str, Any] | None = None,
+        /,
+        *,
+        priority: int = 0,
+        ttl: float | None = None,
+        conversation: int | None = None,
+        **more: Any,
+    ) -> None:
+        """Send a message to whoever has subscribed to the topic; a full mailbox there costs nobody else anything."""
+        self.world.bus.post(
+            self, MessageType.PUBLISH, None, topic, _merge(content, more), priority, ttl, conversation
+        )
+
+    async def broadcast(self: Agent, topic: str, content: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Send a message to every other agent."""
+        self.world.bus.post(self, MessageType.BROADCAST, None, topic, _merge(content, more))
+
+    async def request(
+        self: Agent,  # type: ignore[misc]
+        to: str,
+        capability: str,
+        content: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = 30.0,
+        priority: int = 0,
+        on_timeout: OnTimeout = "leave",
+        **more: Any,
+    ) -> Any:
+        """Ask an agent for a capability and return the result; an error in the callee is raised here, with its name.
+
+        After `timeout` virtual seconds RequestTimeout is raised. The callee works on, and its reply is recorded as
+        late, unless `on_timeout="cancel"` tells it to stop. Inputs whose names collide with these options go into
+        `content`.
+        """
+        waits = self.world.waits
+        message, offer, room = self.world.bus.ask(self, to, capability, _merge(content, more), timeout, priority)
+        future = waits[message.id].future
+        try:
+            if room is not None:
+                await asyncio.wait((room, future), return_when=asyncio.FIRST_COMPLETED)
+            result = await future
+        except (TimeoutError, asyncio.CancelledError):
+            if on_timeout == "cancel":
+                _cancel(self, message)
+            raise
+        finally:
+            waits.end(message.id)
+        return result if offer is None else offer.restore(result)
+
+    async def stream(
+        self: Agent,  # type: ignore[misc]
+        to: str,
+        capability: str,
+        content: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **more: Any,
+    ) -> AsyncIterator[Any]:
+        """Yield the parts that a streaming capability produces; leaving the loop early stops the producer.
+
+        `timeout` is for the whole stream, in virtual seconds.
+        """
+        waits = self.world.waits
+        content = _merge(content, more)
+        message, offer, _ = self.world.bus.ask(self, to, capability, content, timeout, 0, StreamBuffer)
+        buffer: StreamBuffer = waits[message.id].future
+        complete = False
+        try:
+            while (part := await buffer.next()) is not None:
+                value = part.content["part"]
+                yield value if offer is None else offer.restore(value)
+            complete = True
+        finally:
+            waits.end(message.id)
+            buffer.close()
+            if not complete:
+                _cancel(self, message)
+
+
+def _cancel(agent: Agent, request: Message) -> None:
+    """Tell whoever works on the request that nobody wants the answer any more; the trace says if that is too late."""
+    with contextlib.suppress(Undeliverable):
+        agent.world.bus.post(agent, MessageType.CANCEL, request.to, request.topic, {}, reply_to=request)
+
+
+def _merge(content: Mapping[str, Any] | None, more: dict[str, Any]) -> Mapping[str, Any]:
+    if content is None:
+        return more
+    if not isinstance(content, Mapping):
+        raise InvalidValue(f"the content {content!r} is not a mapping; write it as named fields, such as text={content!r}")
+    return {**content, **more}

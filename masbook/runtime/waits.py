@@ -1,0 +1,53 @@
+"""Who waits for whom: every request, lock, barrier and join is entered here, so that a stuck world can explain itself."""
+
+from __future__ import annotations
+
+import asyncio
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
+
+
+class Wait(NamedTuple):
+    """`who` has waited for `what` since the instant `since`; `on` is the agent it depends on, if that is known."""
+
+    who: str
+    what: str
+    on: str | None
+    since: float
+    future: Any = None  # resolved when the wait is over: a future, or the buffer of a stream
+    timer: asyncio.TimerHandle | None = None
+
+
+class Waits(dict[Any, Wait]):
+    """All waits of a world, by a key of the waiter's choice."""
+
+    def end(self, key: Any) -> None:
+        """Take a wait out: it is over, or given up."""
+        wait = self.pop(key)
+        if wait.timer is not None:
+            wait.timer.cancel()
+
+    def cycle(self) -> list[str]:
+        """Return the agents of one cycle of waits, first and last the same; empty where there is none."""
+        graph: dict[str, set[str]] = {}
+        for wait in self.values():
+            graph.setdefault(wait.who, set())
+            if wait.on is not None:
+                graph[wait.who].add(wait.on)
+        try:
+            TopologicalSorter({who: sorted(graph[who]) for who in sorted(graph)}).prepare()
+        except CycleError as error:
+            path: list[str] = error.args[1]
+            start = path.index(min(path))
+            path = [*path[start:-1], *path[:start]]
+            return [*path[:1], *path[:0:-1], path[0]]  # graphlib names dependents after what they depend on
+        return []
+
+    def explain(self) -> list[str]:
+        """Return one line a wait, and the cycle if there is one."""
+        lines = [
+            f"{wait.who} waits for {wait.what}" + (f" from {wait.on}" if wait.on else "") + f", since {wait.since:g} s"
+            for wait in self.values()
+        ]
+        cycle = self.cycle()
+        return [*lines, "cycle: " + " -> ".join(cycle)] if cycle else lines
