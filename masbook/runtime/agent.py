@@ -43,13 +43,15 @@ QUERIES = frozenset({"ping", "status", "capabilities", "info"})  # answered at o
 class Slot:
     """One of the messages an agent works on at the same time."""
 
-    __slots__ = ("agent", "message", "since", "task", "unwanted")
+    __slots__ = ("agent", "live", "message", "parked", "since", "task", "unwanted")
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+        self.live = True
         self.message: Message | None = None
         self.since = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.parked: asyncio.Future[None] | None = None  # resolved when there is mail
         self.unwanted = False  # the requester has cancelled
 
 
@@ -102,10 +104,11 @@ class Agent(Voice):
         self.supervision = Supervision()
         self.parent: Agent | None = None
         self.online = False
-        self.free = 0  # slots that could take a message now
+        self.idle: list[Slot] = []  # slots that could take a message now
         self.slow = 0.0  # virtual seconds that a fault adds to every message
+        self.hindered = False  # whether a fault or a cancellation has to be looked at before the next message
         self._error: Exception | None = None
-        self._slots: dict[Slot, None] = {}
+        self._slots: list[Slot] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._unwanted: set[int] = set()
         self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
@@ -239,17 +242,18 @@ class Agent(Voice):
             return "error"
         if not self.online:
             return "offline"
-        return "busy" if self._slots else "idle"
+        return "busy" if len(self.idle) < len(self._slots) else "idle"
 
     @property
     def load(self) -> float:
         """Messages in work and waiting, for each message it can work on at once."""
-        return (len(self._slots) + len(self.mailbox)) / self.concurrency
+        return (len(self._slots) - len(self.idle) + len(self.mailbox)) / self.concurrency
 
     @property
     def stalled(self) -> float:
         """For how many virtual seconds it has been at the message it has worked on longest."""
-        return max((self.now - slot.since for slot in self._slots), default=0.0)
+        now = self.now
+        return max((now - slot.since for slot in self._slots if slot.message is not None), default=0.0)
 
     @property
     def metrics(self) -> dict[str, int]:
@@ -312,8 +316,9 @@ class Agent(Voice):
         self._open()
 
     def _open(self) -> None:
-        self.free = self.concurrency
-        while self.free and len(self._slots) < len(self.mailbox):
+        self._slots = [Slot(self) for _ in range(self.concurrency)]
+        self.idle = list(reversed(self._slots))
+        while self.idle and self.concurrency - len(self.idle) < len(self.mailbox):
             self.wake()
 
     def stop(self, reason: str = "stop") -> asyncio.Future[None]:
@@ -361,14 +366,14 @@ class Agent(Voice):
 
     def _halt(self, error: Exception, why: str) -> None:
         """End all work in hand; who waits for an answer gets the error."""
-        self.free = 0
+        slots, self._slots, self.idle = self._slots, [], []
         if self._heart is not None:
             self._heart.cancel()
-        for slot in list(self._slots):
+        for slot in slots:
+            slot.live = False
             self._abandon(slot, error)
             if slot.task is not None:
                 slot.task.cancel(why)
-        self._slots.clear()
         for task in list(self._tasks):
             task.cancel(why)
 
@@ -393,10 +398,15 @@ class Agent(Voice):
         """Start again after a crash or a stop; the mailbox is kept after a crash."""
         self._restart(0, 0.0)
 
+    def slow_down(self, seconds: float) -> None:
+        """Add that many virtual seconds to every message from now on."""
+        self.slow, self.hindered = seconds, True
+
     def pause(self, seconds: float) -> None:
         """Take no messages and send no heartbeats for that many virtual seconds."""
         self.world.trace.record("paused", self.name, seconds=seconds)
         resumed = self._resumed = self.world.loop.create_future()
+        self.hindered = True
         self.world.loop.call_later(seconds, lambda: resumed.done() or resumed.set_result(None))
 
     @property
@@ -407,45 +417,64 @@ class Agent(Voice):
     # Work
 
     def wake(self) -> None:
-        """Let a free slot take messages from the mailbox."""
-        self.free -= 1
-        slot = Slot(self)
-        self._slots[slot] = None
-        slot.task = self.world.loop.create_task(self._drain(slot), name=self.name)
+        """Let an idle slot take messages from the mailbox."""
+        slot = self.idle.pop()
+        if slot.parked is not None:
+            slot.parked.set_result(None)
+        else:
+            slot.task = self.world.loop.create_task(self._work(slot), name=self.name)
 
-    async def _drain(self, slot: Slot) -> None:
-        """Handle messages until the mailbox is empty: the loop at the heart of every agent."""
+    async def _work(self, slot: Slot) -> None:
+        """Handle messages, and park when there are none: the loop at the heart of every agent."""
         _slot.set(slot)
-        mailbox, trace, clock, plans = self.mailbox, self.world.trace, self.world.clock, self._plans
+        trace, clock, plans = self.world.trace, self.world.clock, self._plans
+        mailbox, usual, name = self.mailbox, self.mailbox.usual, self.name
         try:
-            while slot in self._slots and (message := mailbox.take()) is not None:
-                if self._resumed is not None and not self._resumed.done():
-                    await self._resumed
-                slot.since = now = clock()
-                if message.expires <= now or message.id in self._unwanted:
-                    self._skip(message)
+            while slot.live:
+                message = mailbox.take() if mailbox.special else usual.popleft() if usual else None
+                if message is None:
+                    slot.parked = self.world.loop.create_future()
+                    self.idle.append(slot)
+                    await slot.parked
                     continue
+                now = slot.since = clock()
+                if self.hindered or message.expires <= now:
+                    if await self._hinder(message, slot):
+                        continue
+                    now = clock()
                 slot.message = message
-                trace.append((now, "delivered", self.name, message.id))
-                if self.slow:
-                    await asyncio.sleep(self.slow)
-                if message.type is _REQUEST and message.to == self.name:
+                trace.append((now, "delivered", name, message.id))
+                if message.type is _REQUEST and message.to == name:
                     await self._perform(message, slot)
                 else:
                     for handler, wanted in plans.get(message.topic) or self.handlers(message.topic):
                         if wanted is None or wanted.matches(message):
                             await handler(message)
                 if slot.message is not None:
-                    trace.append((clock(), "handled", self.name, message.id))
+                    trace.append((clock(), "handled", name, message.id))
+                    slot.message = None
         except Exception as error:
+            error = explained(error)
             self._fail(slot, error)
             self.crash(error)
-        finally:
-            if slot in self._slots:
-                del self._slots[slot]
-                self.free += 1
-                if mailbox:
-                    self.wake()
+
+    async def _hinder(self, message: Message, slot: Slot) -> bool:
+        """Let faults and second thoughts hold the agent up; return whether the message is not to be handled any more."""
+        while self._resumed is not None and not self._resumed.done():
+            await self._resumed
+        self.hindered = bool(self.slow or self._unwanted)
+        if self.slow:
+            await asyncio.sleep(self.slow)
+        if not slot.live:
+            self.world.bus.bury_all([message], self.name, "crashed")
+        elif message.id in self._unwanted:
+            self._unwanted.discard(message.id)
+            self.world.bus.bury_all([message], self.name, "cancelled")
+        elif message.expires <= self.now:
+            self.world.bus.bury_all([message], self.name, "expired")
+        else:
+            return False
+        return True
 
     async def _perform(self, message: Message, slot: Slot) -> None:
         """Answer a request: with the result, the parts of a stream, or the error."""
@@ -459,7 +488,7 @@ class Agent(Voice):
             else:
                 result = await getattr(self, message.topic)(**arguments)
                 if slot.message is not None:
-                    self._reply(message, MessageType.REPLY, {"result": result})
+                    self.world.bus.answer(self, message, {"result": result})
         except asyncio.CancelledError:
             if not slot.unwanted or slot.task is None:
                 raise
@@ -470,17 +499,17 @@ class Agent(Voice):
             error = explained(error)
             error.add_note(f"raised by {self.name} while it answered {message.topic!r}")
             self._fail(slot, error)
-            self._reply_error(message, error)
+            self.world.bus.answer_error(self, message, error)
 
     async def _produce(self, message: Message, arguments: dict[str, Any]) -> None:
         """Send the parts of a stream, never more than a window ahead of the reader."""
         async with contextlib.aclosing(getattr(self, message.topic)(**arguments)) as parts:
             async for part in parts:
-                self._reply(message, MessageType.PART, {"part": part})
+                self.world.bus.answer(self, message, {"part": part}, MessageType.PART)
                 wait = self.world.waits.get(message.id)
                 if wait is None or not await wait.future.room():
                     break
-        self._reply(message, MessageType.END, {})
+        self.world.bus.answer(self, message, {}, MessageType.END)
 
     async def _perform_told(self, message: Message) -> None:
         """Run a capability that was told, not asked: there is no answer, and bad input is recorded."""
@@ -520,11 +549,7 @@ class Agent(Voice):
                 return
         if request is not None:
             self._unwanted.add(request)
-
-    def _skip(self, message: Message) -> None:
-        reason = "cancelled" if message.id in self._unwanted else "expired"
-        self._unwanted.discard(message.id)
-        self.world.bus.bury_all([message], self.name, reason)
+            self.hindered = True
 
     def _fail(self, slot: Slot, error: Exception) -> None:
         """Record that the message in hand has failed."""
@@ -538,15 +563,7 @@ class Agent(Voice):
         message = slot.message
         self._fail(slot, error)
         if message is not None and message.type is _REQUEST and message.to == self.name:
-            self._reply_error(message, error)
-
-    def _reply(self, request: Message, type: MessageType, content: dict[str, Any]) -> None:
-        self.world.bus.post(self, type, request.sender, request.topic, content, reply_to=request)
-
-    def _reply_error(self, request: Message, error: Exception) -> None:
-        content = {"error": type(error).__name__, "message": str(error)}
-        bus = self.world.bus
-        bus.post(self, MessageType.ERROR, request.sender, request.topic, content, reply_to=request, error=error)
+            self.world.bus.answer_error(self, message, error)
 
 
 def _collect(cls: type[Agent]) -> None:

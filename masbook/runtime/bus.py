@@ -23,9 +23,8 @@ from ..errors import (
     UnknownRecipient,
 )
 from .capability import Capability, Subscription
-from .message import Filter, FrozenDict, Message, MessageType, freeze, matches
+from .message import SCALARS, Filter, FrozenDict, Message, MessageType, freeze, matches
 from .protocol import Protocol, ProtocolMonitor
-from .stream import StreamBuffer
 from .trace import Event
 from .waits import Wait
 
@@ -37,10 +36,10 @@ Check = Callable[[Message], None]
 Interceptor = Callable[[Message], Message | None]
 RoutingRule = Callable[[Message], str | Iterable[str] | None]
 
-_new_message = tuple.__new__
-_ANSWERS = frozenset({MessageType.REPLY, MessageType.ERROR, MessageType.PART, MessageType.END})
-_TO_ONE = frozenset({MessageType.TELL, MessageType.REQUEST, MessageType.HEARTBEAT, MessageType.CANCEL, *_ANSWERS})
-_TELL, _PUBLISH, _REQUEST, _CANCEL = MessageType.TELL, MessageType.PUBLISH, MessageType.REQUEST, MessageType.CANCEL
+_new = tuple.__new__  # what a NamedTuple's own constructor calls, without the detour
+_TO_MANY = (MessageType.PUBLISH, MessageType.BROADCAST, MessageType.SYSTEM)
+_TO_ONE = frozenset(set(MessageType) - set(_TO_MANY))
+_REQUEST, _REPLY = MessageType.REQUEST, MessageType.REPLY
 
 
 class MessageBus:
@@ -54,6 +53,8 @@ class MessageBus:
         self._world = world
         self._trace = world.trace
         self._clock = world.clock
+        self._faults = world.faults
+        self._seams = False  # whether messages to one agent pass any check, interceptor, rule or listener
         self._agents: dict[str, Agent] = {}
         self._last_id = 0
         self._in_transit = 0
@@ -63,6 +64,7 @@ class MessageBus:
         self._exact: dict[str, dict[Agent, list[Filter | None]]] = {}
         self._globs: list[tuple[str, Agent, Filter | None]] = []
         self._taps: list[tuple[str, Agent, Filter]] = []
+        self._errors: dict[int | None, Exception] = {}  # what failed requests raise, until the answer arrives
         self._audience: dict[str, list[tuple[Agent, list[Filter] | None]]] = {}
         self.security: Any = None
 
@@ -71,14 +73,17 @@ class MessageBus:
     def check(self, check: Check) -> None:
         """Let `check(message)` see every message before it is sent; it raises to refuse it."""
         self._checks.append(check)
+        self._seams = True
 
     def intercept(self, interceptor: Interceptor) -> None:
         """Let `interceptor(message)` return the message, a changed copy (also of its `delay`), or None to drop it."""
         self._interceptors.append(interceptor)
+        self._seams = True
 
     def route(self, rule: RoutingRule) -> None:
         """Let `rule(message)` name further recipients, or the recipients of a name that no agent has."""
         self._rules.append(rule)
+        self._seams = True
 
     # Directory and subscriptions
 
@@ -107,6 +112,7 @@ class MessageBus:
             self.security.check_subscription(agent.name, topic)
         if wanted and _TO_ONE.intersection(wanted.types()):
             self._taps.append((topic, agent, wanted))
+            self._seams = True
         if any(character in topic for character in "*?["):
             self._globs.append((topic, agent, wanted))
         else:
@@ -140,7 +146,7 @@ class MessageBus:
 
     # Sending
 
-    def post(
+    def compose(
         self,
         sender: Agent,
         type: MessageType,
@@ -150,39 +156,46 @@ class MessageBus:
         priority: int = 0,
         lifetime: float | None = None,
         conversation: int | None = None,
-        reply_to: Message | None = None,
-        error: Exception | None = None,
-    ) -> tuple[Message, asyncio.Future[None] | None]:
-        """Make a message and send it; return it, and the future to await where the recipient's mailbox has no room."""
-        now = self._clock()
-        handling = sender.handling()
+        request: Message | None = None,
+    ) -> Message:
+        """Return a new message from `sender`, with immutable content; `request` is the one it answers."""
         self._last_id = number = self._last_id + 1
-        if lifetime is not None and not lifetime > 0:
-            raise InvalidValue(f"a lifetime of {lifetime!r} s: a message lives for more than 0 virtual seconds")
-        message = _new_message(
+        for value in content.values():
+            if value.__class__ not in SCALARS:
+                content = freeze(content)
+                break
+        now = self._clock()
+        expires = math.inf if lifetime is None else now + _positive(lifetime, "a lifetime")
+        handling = sender.handling()
+        cause, chain = (None, ()) if handling is None else (handling.id, (*handling.chain, sender.name))
+        begun = request or handling
+        message = _new(
             Message,
             (
+                now,
+                "sent",
+                sender.name,
                 number,
                 type,
-                sender.name,
                 to,
                 topic,
-                freeze(content),
-                now,
+                1,
                 priority,
-                math.inf if lifetime is None else now + lifetime,
-                None if reply_to is None else reply_to.id,
-                None if handling is None else handling.id,
-                conversation or (reply_to or handling or _FIRST).conversation or number,
-                () if handling is None else (*handling.chain, sender.name),
+                cause,
+                None if request is None else request.id,
+                conversation or (number if begun is None else begun.conversation),
+                FrozenDict(content),
+                expires,
+                chain,
                 0.0,
                 None,
-                error,
             ),
         )
-        if self.security is not None:
-            message = self.security.sign(sender, message)
-        return message, self.send(message)
+        return message if self.security is None else self.security.sign(sender, message)
+
+    def post(self, *message: Any) -> asyncio.Future[None] | None:
+        """Compose a message and send it: see `compose` and `send`."""
+        return self.send(self.compose(*message))
 
     def inform(self, agent: Agent | None, topic: str, content: Mapping[str, Any]) -> None:
         """Send a system message from the world to one agent, or to everybody."""
@@ -197,45 +210,65 @@ class MessageBus:
 
         Raises UnknownRecipient, Undeliverable, Refused or ProtocolViolation for a message to one recipient.
         """
+        agent = self._agents.get(message.to)  # type: ignore[arg-type]
+        if agent is None or self._seams:
+            return self._send_through_seams(message, agent)
+        self._trace.append(message)
+        if self._faults is not None:
+            self._transmit(message, agent)
+            return None
+        return self._arrive(message, agent, True)
+
+    def _send_through_seams(self, message: Message, agent: Agent | None) -> asyncio.Future[None] | None:
+        """Send a message that has many recipients, or that checks, interceptors, rules or listeners want to see."""
         for check in self._checks:
             check(message)
         passed: Message | None = message
         for interceptor in self._interceptors:
-            if passed is not None:
-                message = passed
-                passed = interceptor(message)
-        message = passed or message
-        agent = self._agents.get(message.to) if message.to is not None else None
-        if agent is not None and not (self._rules or self._taps):
-            recipients = [agent]
-        else:
-            message, recipients = self._recipients(message, agent)
-        copies = len(recipients) or message.type in _TO_ONE
-        self._trace.append(
-            (
-                self._clock(),
-                "sent",
-                message.sender,
-                message.id,
-                message.type,
-                message.to,
-                message.topic,
-                int(copies),
-                message.priority,
-                message.cause,
-                message.reply_to,
-                message.conversation,
-                message.content,
-            )
-        )
+            passed = interceptor(message)
+            if passed is None:
+                break
+            message = passed
+        message, recipients = self._recipients(message, agent)
+        direct = message.type in _TO_ONE
+        message = message._replace(copies=len(recipients) or int(direct))
+        self._trace.append(message)
         if passed is None:
             for recipient in recipients:
                 self._trace.record("dropped", recipient.name, message=message.id, reason="interceptor")
             return None
-        if message.type in _TO_ONE and not recipients:
+        if direct and not recipients:
             self._bury(message, message.to or "", "unknown recipient")
             raise UnknownRecipient(_nobody(message.to, self._agents))
-        return self._carry(message, recipients)
+        return self._distribute(message, recipients, direct)
+
+    def _distribute(self, message: Message, recipients: list[Agent], direct: bool) -> asyncio.Future[None] | None:
+        """Take a copy to each recipient; a full or stuck one costs the others nothing."""
+        if self._faults is not None or message.delay:
+            for agent in recipients:
+                self._transmit(message, agent)
+        elif direct and len(recipients) == 1:
+            return self._arrive(message, recipients[0], True)
+        else:
+            for agent in recipients:
+                mailbox = agent.mailbox
+                if agent.online and not message.priority and len(mailbox.usual) < mailbox.room:
+                    mailbox.usual.append(message)
+                    if agent.idle:
+                        agent.wake()
+                else:
+                    self._arrive(message, agent)
+        return None
+
+    def _transmit(self, message: Message, agent: Agent) -> None:
+        """Take a copy through the faults, or through its own delay."""
+        for delay in (message.delay,) if self._faults is None else self._faults.strike(message, agent.name):
+            if delay > 0:
+                self._trace.record("delayed", agent.name, message=message.id, seconds=delay)
+                self._in_transit += 1
+                self._world.loop.call_later(delay, self._arrive_late, message, agent)
+            else:
+                self._arrive(message, agent)
 
     def _recipients(self, message: Message, agent: Agent | None) -> tuple[Message, list[Agent]]:
         """Return who gets a copy: the addressee, the audience or everybody; those routed to; those who listen in.
@@ -250,7 +283,7 @@ class MessageBus:
         found: dict[Agent, None] = {}
         if agent is not None:
             found[agent] = None
-        elif message.type is _PUBLISH:
+        elif message.type is MessageType.PUBLISH:
             audience = self._audience.get(message.topic)
             for listener, filters in self._audience_of(message.topic) if audience is None else audience:
                 if filters is None or any(wanted.matches(message) for wanted in filters):
@@ -278,51 +311,29 @@ class MessageBus:
                 found.append(self._agents[name])
         return found
 
-    def _carry(self, message: Message, recipients: list[Agent]) -> asyncio.Future[None] | None:
-        """Take the copies to their mailboxes, through the faults; return a future to await, or raise why not."""
-        faults = self._world.faults
-        if faults is None and not message.delay:
-            if len(recipients) == 1 and message.to is not None:
-                return self._arrive(message, recipients[0], direct=True)
-            for agent in recipients:
-                self._arrive(message, agent)
-            return None
-        for agent in recipients:
-            delays = (message.delay,) if faults is None else faults.strike(message, agent.name)
-            for delay in delays:
-                if delay > 0:
-                    self._trace.record("delayed", agent.name, message=message.id, seconds=delay, reason="transit")
-                    self._in_transit += 1
-                    self._world.loop.call_later(delay, self._arrive_late, message, agent)
-                else:
-                    self._arrive(message, agent)
-        return None
-
     def _arrive_late(self, message: Message, agent: Agent) -> None:
         self._in_transit -= 1
         self._arrive(message, agent)
 
     def _arrive(self, message: Message, agent: Agent, direct: bool = False) -> asyncio.Future[None] | None:
         """Hand a copy over; where that is impossible it is a dead letter, and a direct sender gets the error."""
-        type = message.type
-        if type in _ANSWERS and message.to == agent.name:
-            return self._answer(message)
+        if message.reply_to is not None and message.to == agent.name:
+            return self._answer(message, agent)
         if not agent.online:
             self._bury(message, agent.name, "offline")
             if direct:
                 raise AgentOffline(f"{agent.name} is {agent.state} and takes no messages; restart it or ask another")
             return None
-        if type is _CANCEL:
-            self._trace.append((self._clock(), "delivered", agent.name, message.id))
-            agent.cancel_request(message.reply_to)
+        if message.type is _REQUEST and agent.answers_at_once(message):
             return None
         mailbox = agent.mailbox
-        if mailbox.size >= mailbox.capacity or mailbox._line:
+        if len(mailbox.usual) >= mailbox.room:
             return self._overflow(message, agent, direct)
-        if type is _REQUEST and agent.answers_at_once(message):
-            return None
-        mailbox.put(message)
-        if agent.free:
+        if message.priority:
+            mailbox.put(message)
+        else:
+            mailbox.usual.append(message)
+        if agent.idle:
             agent.wake()
         return None
 
@@ -364,63 +375,68 @@ class MessageBus:
         content: Mapping[str, Any],
         timeout: float | None,
         priority: int,
-        buffer: Callable[[Any], Any] | None = None,
+        future: Any,
     ) -> tuple[Message, Capability | None, asyncio.Future[None] | None]:
-        """Send a request whose answer arrives in `world.waits`; return it, the capability asked for, and the room.
+        """Send a request that `future` waits for; return it, the capability asked for, and the future to await for room.
 
         Raises UnknownRecipient, UnknownCapability or RequestCycle at once.
         """
-        if timeout is not None and not timeout > 0:
-            raise InvalidValue(f"a time-out of {timeout!r} s: give more than 0 virtual seconds, or None")
         agent = self._agents.get(to)
-        capability = None
-        if agent is not None:
-            capability = agent.offers.get(topic)
-            if capability is None:
-                raise UnknownCapability(f"{to} cannot {topic!r}; it can {', '.join(agent.offers)}")
-            handling = sender.handling()
-            if handling is not None:
-                chain = (*handling.chain, sender.name)
-                if chain.count(to) >= agent.concurrency:
-                    path = " -> ".join((*chain[chain.index(to) :], to))
-                    raise RequestCycle(f"{path}: {to} would wait for itself; use `tell`, or give it concurrency=2")
-        loop, waits = self._world.loop, self._world.waits
-        number = self._last_id + 1
-        future = loop.create_future() if buffer is None else buffer(loop)
-        timer = None if timeout is None else loop.call_later(timeout, self._time_out, number, sender.name, to, topic)
-        waits[number] = Wait(sender.name, f"the reply to {topic!r}", to, self._clock(), future, timer)
+        offer = None if agent is None else agent.offers.get(topic)
+        if agent is not None and offer is None:
+            raise UnknownCapability(f"{to} cannot {topic!r}; it can {', '.join(agent.offers)}")
+        message = self.compose(sender, _REQUEST, to, topic, content, priority, timeout)
+        if message.chain and agent is not None and message.chain.count(to) >= agent.concurrency:
+            path = " -> ".join((*message.chain[message.chain.index(to) :], to))
+            raise RequestCycle(f"{path}: {to} would wait for itself; use `tell`, or give it concurrency=2")
+        number, waits = message.id, self._world.waits
+        timer = None if timeout is None else self._world.loop.call_later(timeout, self._time_out, number)
+        waits[number] = _new(Wait, (sender.name, topic, to, message.time, future, timer))
         try:
-            message, room = self.post(sender, _REQUEST, to, topic, content, priority, timeout)
+            return message, offer, self.send(message)
         except BaseException:
             waits.end(number)
             raise
-        return message, capability, room
 
-    def _time_out(self, request: int, sender: str, to: str, topic: str) -> None:
-        seconds = self._clock() - self._world.waits[request].since
-        self._trace.record("timed_out", sender, message=request, to=to, topic=topic, seconds=seconds)
-        self._fail(request, RequestTimeout(f"no reply from {to} to {topic!r} (message {request}) in {seconds:g} s"))
+    def _time_out(self, request: int) -> None:
+        wait = self._world.waits[request]
+        seconds = self._clock() - wait.since
+        self._trace.record("timed_out", wait.who, message=request, to=wait.on, topic=wait.what, seconds=seconds)
+        text = f"no reply from {wait.on} to {wait.what!r} (message {request}) in {seconds:g} s"
+        self._fail(request, RequestTimeout(text))
 
     def _fail(self, request: int, error: Exception) -> None:
         wait = self._world.waits.get(request)
-        if wait is not None and wait.future is not None and not wait.future.done():
+        if wait is not None and not wait.future.done():
             wait.future.set_exception(error)
             if isinstance(wait.future, asyncio.Future):
                 wait.future.exception()  # it may never be awaited: who asked may have got the error at once
 
-    def _answer(self, message: Message) -> None:
-        """Hand an answer to whoever waits for it; too late, it wakes nobody."""
+    def answer(self, agent: Agent, request: Message, content: Mapping[str, Any], type: MessageType = _REPLY) -> None:
+        """Answer a request: with the result, a part of a stream, or its end."""
+        self.post(agent, type, request.sender, request.topic, content, 0, None, None, request)
+
+    def answer_error(self, agent: Agent, request: Message, error: Exception) -> None:
+        """Answer a request with an error: its name and text travel, the error itself is raised in the requester."""
+        self._errors[request.id] = error
+        content = {"error": type(error).__name__, "message": str(error)}
+        self.answer(agent, request, content, MessageType.ERROR)
+
+    def _answer(self, message: Message, agent: Agent) -> None:
+        """Hand an answer to whoever waits for it, or a cancellation to whoever works; too late, it wakes nobody."""
+        if message.type is MessageType.CANCEL:
+            self._trace.append((self._clock(), "delivered", agent.name, message.id))
+            return agent.cancel_request(message.reply_to)
         wait = self._world.waits.get(message.reply_to)
-        future = None if wait is None else wait.future
-        if future is None or future.done():
-            return self._bury(message, message.to or "", "late")
-        self._trace.append((self._clock(), "delivered", message.to, message.id))
-        if isinstance(future, StreamBuffer):
-            future.put(message)
-        elif message.error is not None:
-            future.set_exception(message.error)
+        if wait is None or wait.future.done():
+            return self._bury(message, agent.name, "late")
+        self._trace.append((self._clock(), "delivered", agent.name, message.id))
+        if message.type is MessageType.ERROR:
+            wait.future.set_exception(self._errors.pop(message.reply_to))
+        elif message.type is _REPLY:
+            wait.future.set_result(message.content["result"])
         else:
-            future.set_result(message.content["result"])
+            wait.future.put(message)
         return None
 
     # What the trace says
@@ -469,7 +485,10 @@ class _System:
         return None
 
 
-_FIRST = Message(0, MessageType.SYSTEM, "", None, "", FrozenDict(), 0.0)
+def _positive(seconds: float, what: str) -> float:
+    if not seconds > 0:
+        raise InvalidValue(f"{what} of {seconds!r} s: give more than 0 virtual seconds")
+    return seconds
 
 
 def _nobody(name: str | None, agents: Mapping[str, Agent]) -> str:

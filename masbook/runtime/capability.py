@@ -28,7 +28,7 @@ class Capability:
     cost: float
     function: Callable[..., Any]
 
-    @property
+    @cached_property
     def streams(self) -> bool:
         """Whether it answers with many values, one after the other."""
         return inspect.isasyncgenfunction(self.function)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import BlockedLoop, InvalidValue, NeedsRealClock
 
-MAX_TURNS = 300_000  # turns at one instant before the world counts as livelocked
+MAX_HANDLES = 500_000  # callbacks at one instant before the world counts as livelocked
 
 _copy_context = contextvars.copy_context
 
@@ -89,31 +89,31 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
     def __init__(self, shuffle: random.Random | None = None) -> None:
         super().__init__()
         self._ready: deque[Handle] = deque()
+        self._arriving: deque[Handle] = deque() if shuffle else self._ready  # where new handles go
         self._scheduled: list[Handle] = []
         self._shuffle = shuffle
         self._now = 0.0
         self._number = 0
-        self._left = 0  # handles left in the current turn
-        self._still = 0  # turns since the clock last moved
+        self._still = 0  # handles run since the clock last moved
         self._roomy = 1024  # length of the heap at which cancelled timers are swept out
         self._kick = threading.Event()
         self.until = math.inf
-        self.stepping: float | None = None
         self.speed: float | None = None
+        self.stepping: float | None = None
 
     def time(self) -> float:
         """Return the current instant in virtual seconds since the world began."""
         return self._now
 
     @property
-    def progress(self) -> tuple[int, int, float]:
+    def progress(self) -> tuple[int, float]:
         """What changes whenever a handle has run."""
-        return self._still, self._left, self._now
+        return self._still, self._now
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
         """Run the callback in the next turn, at the current instant."""
         handle = Handle((0.0, 0, callback, args, context or _copy_context()))
-        self._ready.append(handle)
+        self._arriving.append(handle)
         return handle
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
@@ -129,7 +129,9 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
-        """Run the callback at the instant `when`, or in the next turn if that has passed."""
+        """Run the callback at the instant `when`, or soon if that has come."""
+        if when <= self._now:
+            return self.call_soon(callback, *args, context=context)
         self._number += 1
         handle = Handle((when, self._number, callback, args, context or _copy_context()))
         heapq.heappush(self._scheduled, handle)
@@ -139,18 +141,20 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
 
     def _sweep(self) -> None:
         """Take cancelled timers out of the heap."""
-        self._scheduled = [handle for handle in self._scheduled if handle[2] is not None]
+        self._scheduled[:] = [handle for handle in self._scheduled if handle[2] is not None]
         heapq.heapify(self._scheduled)
         self._roomy = max(1024, 2 * len(self._scheduled))
 
     def _run_once(self) -> None:
-        """Run handles turn by turn until somebody halts the loop: the engine of every world."""
+        """Run handles, one after the other, until somebody halts the loop: the engine of every world."""
         ready = self._ready
         while not self._stopping:
-            if not self._left:
-                self._begin_turn()
+            if not ready:
+                self._refill()
                 continue
-            self._left -= 1
+            self._still += 1
+            if self._still > MAX_HANDLES:
+                return self.halt("livelock")
             handle = ready.popleft()
             callback = handle[2]
             if callback is not None:
@@ -158,24 +162,21 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
                     handle[4].run(callback, *handle[3])
                 except Exception as error:
                     self.call_exception_handler({"message": f"error in {callback!r}", "exception": error})
+        return None
 
-    def _begin_turn(self) -> None:
-        """Gather what can run now; where nothing can, move the clock to the next timer."""
-        ready = self._ready
-        self._still += 1
-        if not ready and not self._move_clock():
-            return
-        if self._still > MAX_TURNS:
-            self.halt("livelock")
-        heap = self._scheduled
-        while heap and heap[0][0] <= self._now:
-            ready.append(heapq.heappop(heap))
-        if self._shuffle and len(ready) > 1:
-            handles = list(ready)
+    def _refill(self) -> None:
+        """Gather what can run next: what has arrived, else what is due when the clock has moved to the next timer."""
+        heap, arriving = self._scheduled, self._arriving
+        if not arriving:
+            if not self._move_clock():
+                return
+            while heap and heap[0][0] <= self._now:
+                arriving.append(heapq.heappop(heap))
+        if self._shuffle is not None:
+            handles = list(arriving)
+            arriving.clear()
             self._shuffle.shuffle(handles)
-            ready.clear()
-            ready.extend(handles)
-        self._left = len(ready)
+            self._ready.extend(handles)
 
     def _move_clock(self) -> bool:
         """Move to the next timer and return True, or halt where there is none, or none before `until`."""
@@ -190,21 +191,20 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
             self.halt("step")
         elif self.speed:
             self._wait(min(when, self.until))
-        if self._stopping or self._ready:
+        if self._stopping or self._arriving:
             return False
         if when > self.until:
             self._now = max(self._now, self.until)
             self.halt("until")
             return False
-        if when > self._now:
-            self._now = when
-            self._still = 0
+        self._now = when
+        self._still = 0
         return True
 
     def _wait(self, when: float) -> None:
         """Let the wall clock catch up with `when`, at the present speed; `halt` and a new speed cut it short."""
         remaining = when - self._now
-        while remaining > 0 and not self._stopping and not self._ready:
+        while remaining > 0 and not self._stopping and not self._arriving:
             speed, started = self.speed or math.inf, time.monotonic()
             self.idle = True
             self._kick.wait(min(remaining / speed, 3600.0))

@@ -217,4 +217,4 @@ class FaultInjector:
         agent = self.world.agents.get(fault.agent)
         self.world.trace.record("fault", fault.agent, fault="slow", detail=seconds if agent else "nobody of that name")
         if agent is not None:
-            agent.slow = seconds
+            agent.slow_down(seconds)

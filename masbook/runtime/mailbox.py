@@ -7,6 +7,7 @@ A mailbox is bounded. What happens when one is full is its policy: `block` makes
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from typing import Literal, get_args
 
@@ -17,9 +18,14 @@ Policy = Literal["block", "reject", "drop_oldest"]
 
 
 class Mailbox:
-    """Messages waiting for one agent; `size` is how many, without those whose senders wait for room."""
+    """Messages waiting for one agent.
 
-    __slots__ = ("_by_priority", "_lanes", "_line", "capacity", "policy", "size")
+    `usual` holds those of priority 0, which is nearly all, and takes up to `room` of them; the bus puts them there
+    itself, and while nothing is `special` the agent takes them from there. Other priorities wait in a heap, and
+    messages that found no room in a line of their own.
+    """
+
+    __slots__ = ("_heap", "_line", "_number", "capacity", "policy", "room", "special", "usual")
 
     def __init__(self, capacity: int, policy: Policy) -> None:
         if not isinstance(capacity, int) or capacity < 1:
@@ -28,63 +34,77 @@ class Mailbox:
             raise InvalidValue(f"no mailbox policy {policy!r}; choose one of {', '.join(get_args(Policy))}")
         self.capacity = capacity
         self.policy = policy
-        self.size = 0
-        self._by_priority: dict[int, deque[Message]] = {0: deque()}
-        self._lanes = [self._by_priority[0]]  # highest priority first
+        self.usual: deque[Message] = deque()
+        self.room = capacity
+        self.special = False
+        self._heap: list[tuple[int, int, Message]] = []
+        self._number = 0
         self._line: deque[tuple[Message, asyncio.Future[None] | None]] = deque()
 
+    def is_full(self) -> bool:
+        """Return whether a message must wait in line, be refused, or push another out."""
+        return len(self.usual) >= self.room
+
     def put(self, message: Message) -> None:
-        """Add a message, whether there is room or not."""
-        lane = self._by_priority.get(message.priority)
-        if lane is None:
-            lane = self._by_priority[message.priority] = deque()
-            self._lanes = [self._by_priority[priority] for priority in sorted(self._by_priority, reverse=True)]
-        lane.append(message)
-        self.size += 1
+        """Add a message of any priority, whether there is room or not."""
+        if message.priority:
+            self._number += 1
+            heapq.heappush(self._heap, (-message.priority, self._number, message))
+            self._measure()
+        else:
+            self.usual.append(message)
 
     def take(self) -> Message | None:
         """Remove and return the next message, or None; let in who waits once the mailbox is half empty."""
-        if self._line and self.size <= self.capacity // 2:
+        if self._line and len(self.usual) + len(self._heap) <= self.capacity // 2:
             self._admit()
-        for lane in self._lanes:
-            if lane:
-                self.size -= 1
-                return lane.popleft()
-        return None
+        if self._heap and (self._heap[0][0] < 0 or not self.usual):
+            message = heapq.heappop(self._heap)[2]
+            self._measure()
+            return message
+        return self.usual.popleft() if self.usual else None
 
     def wait_in_line(self, message: Message, room: asyncio.Future[None] | None) -> None:
         """Let a message wait until there is room; `room` is resolved then."""
         self._line.append((message, room))
+        self._measure()
+
+    def drop_oldest(self) -> Message:
+        """Remove and return the oldest message of the lowest priority."""
+        if not self._heap or (self.usual and max(self._heap)[0] < 0):
+            return self.usual.popleft()
+        lowest = max(entry[0] for entry in self._heap)
+        oldest = min(entry for entry in self._heap if entry[0] == lowest)
+        self._heap.remove(oldest)
+        heapq.heapify(self._heap)
+        self._measure()
+        return oldest[2]
+
+    def empty(self, error: Exception) -> list[Message]:
+        """Remove and return every message, also those in line; their senders get `error`."""
+        left = []
+        line, self._line = self._line, deque()
+        while (message := self.take()) is not None:
+            left.append(message)
+        for message, room in line:
+            left.append(message)
+            if room is not None and not room.done():
+                room.set_exception(error)
+        self._measure()
+        return left
 
     def _admit(self) -> None:
-        while self._line and self.size < self.capacity:
+        while self._line and len(self.usual) + len(self._heap) < self.capacity:
             message, room = self._line.popleft()
             self.put(message)
             if room is not None and not room.done():
                 room.set_result(None)
+        self._measure()
 
-    def drop_oldest(self) -> Message:
-        """Remove and return the oldest message of the lowest priority."""
-        lane = next(lane for lane in reversed(self._lanes) if lane)
-        self.size -= 1
-        return lane.popleft()
-
-    def empty(self, error: Exception) -> list[Message]:
-        """Remove and return every message, also those in line; their senders get `error`."""
-        left = [message for lane in self._lanes for message in lane]
-        for lane in self._lanes:
-            lane.clear()
-        self.size = 0
-        for message, room in self._line:
-            left.append(message)
-            if room is not None and not room.done():
-                room.set_exception(error)
-        self._line.clear()
-        return left
+    def _measure(self) -> None:
+        self.room = 0 if self._line else self.capacity - len(self._heap)
+        self.special = bool(self._heap or self._line)
 
     def __len__(self) -> int:
         """Return how many messages wait, with those in line."""
-        return self.size + len(self._line)
-
-    def __bool__(self) -> bool:
-        return bool(self.size or self._line)
+        return len(self.usual) + len(self._heap) + len(self._line)

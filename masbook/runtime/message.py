@@ -36,31 +36,33 @@ class MessageType(StrEnum):
 
 
 class Message(NamedTuple):
-    """One message. A named tuple rather than a dataclass, because the bus makes one for everything that is said.
+    """One message. It is a row of the trace as it stands, which is why it begins like one and is a named tuple.
 
     `id` counts up from 1; `to` is the recipient's name, or None for publications and broadcasts; `topic` is the
     capability asked for or the subject; `time` is when it was sent and `expires` when it is no longer worth
     delivering, both in virtual seconds; a higher `priority` is handled first. `reply_to` is the id of the request
     that this one answers, `cause` that of the message being handled when this one was sent, and `conversation` that
-    of the message that began the exchange. `delay` is extra time in transit, in virtual seconds.
+    of the message that began the exchange. The fields behind `content` are not recorded: `chain` names the agents
+    that wait for this request's answer, `delay` is extra time in transit, in virtual seconds.
     """
 
+    time: float
+    kind: str  # "sent"
+    sender: str
     id: int
     type: MessageType
-    sender: str
     to: str | None
     topic: str
+    copies: int  # recipients
+    priority: int
+    cause: int | None
+    reply_to: int | None
+    conversation: int
     content: Mapping[str, Any]
-    time: float
-    priority: int = 0
     expires: float = math.inf
-    reply_to: int | None = None
-    cause: int | None = None
-    conversation: int = 0
-    chain: tuple[str, ...] = ()  # the agents that wait for this request's answer
+    chain: tuple[str, ...] = ()
     delay: float = 0.0
     signature: str | None = None
-    error: Exception | None = None  # what an ERROR carries inside one process; never recorded
 
     def replace(self, **changes: Any) -> Message:
         """Return a copy with some fields changed; new content is frozen."""

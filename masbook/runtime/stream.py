@@ -22,11 +22,11 @@ class StreamBuffer:
         self._producer: asyncio.Future[None] | None = None
 
     def put(self, message: Message) -> None:
-        """Take in a part, the end, or an error."""
+        """Take in a part, or the end."""
         if message.type is MessageType.PART:
             self._parts.append(message)
         else:
-            self._ended, self._error = True, message.error
+            self._ended = True
         _wake(self._reader)
 
     def set_exception(self, error: Exception) -> None:

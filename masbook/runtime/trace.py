@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "handled": ("message",),
     "failed": ("message", "error"),
     "cancelled": ("message",),
-    "delayed": ("message", "seconds", "reason"),
+    "delayed": ("message", "seconds"),
     "duplicated": ("message", "reason"),
     "dropped": ("message", "reason"),
     "dead": ("message", "reason"),
@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 FORMAT = 1
+_SENT = 3 + len(KINDS["sent"])
 _BATCH = 4096  # rows that `ring` and `counts` let pile up before they fold them away
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=True).encode
 
@@ -171,11 +172,16 @@ class Trace:
         return sum(number for (name, _), number in counts.items() if name == kind)
 
     @property
+    def complete(self) -> bool:
+        """Whether every row is still here."""
+        return not self._folded
+
+    @property
     def digest(self) -> str:
         """The SHA-256 over the canonical JSON of every row, each chained to the one before: equal runs, equal digest."""
         chain = self._chain
         for i in range(self._hashed, len(self.rows)):
-            chain = hashlib.sha256(chain + _encode(self.rows[i]).encode()).digest()
+            chain = hashlib.sha256(chain + _encode(_recorded(self.rows[i])).encode()).digest()
         self._chain, self._hashed = chain, len(self.rows)
         return hashlib.sha256(chain).hexdigest()
 
@@ -196,7 +202,7 @@ class Trace:
     def first_difference(self, other: Trace) -> tuple[int, Event | None, Event | None] | None:
         """Return the first row that differs from `other`: its number and both events; None where all are equal."""
         for i, (mine, theirs) in enumerate(zip(self.rows, other.rows, strict=False)):
-            if mine != theirs:
+            if _recorded(mine) != _recorded(theirs):
                 return i, _event(mine), _event(theirs)
         i = min(len(self.rows), len(other.rows))
         if len(self.rows) == len(other.rows):
@@ -231,7 +237,7 @@ class Trace:
     def __getstate__(self) -> dict[str, Any]:
         digest, _ = self.digest, self.count("")  # bring both up to the last row
         counts = [[*key, number] for key, number in sorted(self._counts.items())]
-        state = {"keep": self._keep, "folded": self._folded, "counts": counts, "rows": self.rows}
+        state = {"keep": self._keep, "folded": self._folded, "counts": counts, "rows": [_recorded(row) for row in self.rows]}
         return {**state, "digest": digest, "chain": self._chain.hex()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -243,8 +249,13 @@ class Trace:
         self._counted = self._hashed = len(self.rows)
 
 
+def _recorded(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the row as declared: of a message, the fields that are recorded."""
+    return row if type(row) is tuple else row[:_SENT]
+
+
 def _event(row: tuple[Any, ...]) -> Event:
-    time, kind, who, *values = row
+    time, kind, who, *values = _recorded(row)
     return Event(time, kind, who, dict(zip(KINDS[kind], values, strict=True)))
 
 

@@ -45,7 +45,8 @@ class Voice:
         agent = bus.agent(to)
         if agent is not None and not agent.handlers(topic):
             raise UnknownCapability(f"{to} has no handler for {topic!r}; it can {', '.join(agent.offers)}")
-        message, room = bus.post(self, MessageType.TELL, to, topic, _merge(content, more), priority, ttl, conversation)
+        content = more if content is None else _merge(content, more)
+        room = bus.send(bus.compose(self, MessageType.TELL, to, topic, content, priority, ttl, conversation))
         if room is not None:
             await self.world.wait(room, who=self.name, what="room in the mailbox", on=to)
 
@@ -61,13 +62,13 @@ class Voice:
         **more: Any,
     ) -> None:
         """Send a message to whoever has subscribed to the topic; a full mailbox there costs nobody else anything."""
-        self.world.bus.post(
-            self, MessageType.PUBLISH, None, topic, _merge(content, more), priority, ttl, conversation
-        )
+        content = more if content is None else _merge(content, more)
+        self.world.bus.post(self, MessageType.PUBLISH, None, topic, content, priority, ttl, conversation)
 
     async def broadcast(self: Agent, topic: str, content: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Send a message to every other agent."""
-        self.world.bus.post(self, MessageType.BROADCAST, None, topic, _merge(content, more))
+        content = more if content is None else _merge(content, more)
+        self.world.bus.post(self, MessageType.BROADCAST, None, topic, content)
 
     async def request(
         self: Agent,  # type: ignore[misc]
@@ -87,9 +88,10 @@ class Voice:
         late, unless `on_timeout="cancel"` tells it to stop. Inputs whose names collide with these options go into
         `content`.
         """
-        waits = self.world.waits
-        message, offer, room = self.world.bus.ask(self, to, capability, _merge(content, more), timeout, priority)
-        future = waits[message.id].future
+        world = self.world
+        future: asyncio.Future[Any] = world.loop.create_future()
+        content = more if content is None else _merge(content, more)
+        message, offer, room = world.bus.ask(self, to, capability, content, timeout, priority, future)
         try:
             if room is not None:
                 await asyncio.wait((room, future), return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +101,7 @@ class Voice:
                 _cancel(self, message)
             raise
         finally:
-            waits.end(message.id)
+            world.waits.end(message.id)
         return result if offer is None else offer.restore(result)
 
     async def stream(
@@ -116,10 +118,9 @@ class Voice:
 
         `timeout` is for the whole stream, in virtual seconds.
         """
-        waits = self.world.waits
-        content = _merge(content, more)
-        message, offer, _ = self.world.bus.ask(self, to, capability, content, timeout, 0, StreamBuffer)
-        buffer: StreamBuffer = waits[message.id].future
+        world, buffer = self.world, StreamBuffer(self.world.loop)
+        content = more if content is None else _merge(content, more)
+        message, offer, _ = world.bus.ask(self, to, capability, content, timeout, 0, buffer)
         complete = False
         try:
             while (part := await buffer.next()) is not None:
@@ -127,7 +128,7 @@ class Voice:
                 yield value if offer is None else offer.restore(value)
             complete = True
         finally:
-            waits.end(message.id)
+            world.waits.end(message.id)
             buffer.close()
             if not complete:
                 _cancel(self, message)
@@ -136,12 +137,10 @@ class Voice:
 def _cancel(agent: Agent, request: Message) -> None:
     """Tell whoever works on the request that nobody wants the answer any more; the trace says if that is too late."""
     with contextlib.suppress(Undeliverable):
-        agent.world.bus.post(agent, MessageType.CANCEL, request.to, request.topic, {}, reply_to=request)
+        agent.world.bus.post(agent, MessageType.CANCEL, request.to, request.topic, {}, 0, None, None, request)
 
 
-def _merge(content: Mapping[str, Any] | None, more: dict[str, Any]) -> Mapping[str, Any]:
-    if content is None:
-        return more
+def _merge(content: Mapping[str, Any], more: dict[str, Any]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InvalidValue(f"the content {content!r} is not a mapping; write it as named fields, such as text={content!r}")
     return {**content, **more}

@@ -11,11 +11,11 @@ class Wait(NamedTuple):
     """`who` has waited for `what` since the instant `since`; `on` is the agent it depends on, if that is known."""
 
     who: str
-    what: str
+    what: str  # for a request, the capability
     on: str | None
     since: float
     future: Any = None  # resolved when the wait is over: a future, or the buffer of a stream
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.Handle | None = None
 
 
 class Waits(dict[Any, Wait]):
@@ -46,8 +46,13 @@ class Waits(dict[Any, Wait]):
     def explain(self) -> list[str]:
         """Return one line a wait, and the cycle if there is one."""
         lines = [
-            f"{wait.who} waits for {wait.what}" + (f" from {wait.on}" if wait.on else "") + f", since {wait.since:g} s"
-            for wait in self.values()
+            f"{wait.who} waits for {_describe(key, wait)}, since {wait.since:g} s" for key, wait in self.items()
         ]
         cycle = self.cycle()
         return [*lines, "cycle: " + " -> ".join(cycle)] if cycle else lines
+
+
+def _describe(key: Any, wait: Wait) -> str:
+    if isinstance(key, int):
+        return f"{wait.on} to answer {wait.what!r} (message {key})"
+    return wait.what + (f", held by {wait.on}" if wait.on else "")

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 from ..errors import InvalidName, InvalidValue, MasbookError, NestedRun, NotAsync, Stuck, WorldClosed
 from .agent import Agent, explained
 from .bus import MessageBus
-from .clock import MAX_TURNS, RealLoop, VirtualLoop, WorldThread, _Drive
+from .clock import MAX_HANDLES, RealLoop, VirtualLoop, WorldThread, _Drive
 from .faults import FaultInjector, FaultPlan
 from .message import FrozenDict
 from .registry import AgentRegistry
@@ -77,7 +77,7 @@ class World:
         self.trace.clock = self.clock
         self.waits = Waits()
         self.agents: dict[str, Agent] = {}
-        self.faults: FaultInjector | None = None
+        self.faults = None if faults is None else FaultInjector(self, faults)
         self.bus = MessageBus(self)
         self.registry = AgentRegistry()
         self._patience = patience
@@ -91,8 +91,6 @@ class World:
             security.install(self)
         self.bus.attach(self.registry)
         self.registry.start(self, None, Supervision())
-        if faults is not None:
-            self.faults = FaultInjector(self, faults)
 
     # What a world owns
 
@@ -262,7 +260,7 @@ class World:
         waiting = [
             f"{task.get_name()} waits in {place}"
             for task in sorted(asyncio.all_tasks(self.loop), key=hash)
-            if task.get_name() not in known and (place := _place(task))
+            if task.get_name() not in known and (place := _place(task)) and not place.startswith("Agent._work,")
         ]
         crashes = [
             f"{event.who} crashed at {event.time:g} s: {event.facts['error']}: {event.facts['message']}"
@@ -333,7 +331,7 @@ class World:
 
     def _livelock(self) -> str:
         return (
-            f"time stands still at {self.now:g} s after {MAX_TURNS:,} turns: somebody goes on without ever waiting; "
+            f"time stands still at {self.now:g} s after {MAX_HANDLES:,} callbacks: somebody goes on without ever waiting; "
             f"put `await agent.sleep(...)` into the loop, or give messages a delay\n{self.explain()}"
         )
 
