@@ -10,13 +10,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NotRequired, Required, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, get_type_hints, overload
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
-
-from ..errors import InvalidInput, InvalidValue, NotAsync
+from ..errors import InvalidValue, NotAsync
 from .message import SCALARS, Filter, MessageType
+
+if TYPE_CHECKING:
+    from .schema import Schema
 
 
 @dataclass(frozen=True)
@@ -33,79 +33,33 @@ class Capability:
         """Whether it answers with many values, one after the other."""
         return inspect.isasyncgenfunction(self.function)
 
-    @cached_property
+    @property
     def input_schema(self) -> dict[str, Any]:
         """The JSON schema of the inputs."""
-        return self._inputs.json_schema()
+        return self._schema.input_schema
 
-    @cached_property
+    @property
     def output_schema(self) -> dict[str, Any]:
         """The JSON schema of the result, or of each part of a stream; empty where nothing is annotated."""
-        return self._output.json_schema() if self._output else {}
+        return self._schema.output_schema
 
     def validate(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments for the method; InvalidInput names each field that is wrong."""
-        try:
-            return self._validate(content)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"field {'.'.join(map(str, problem['loc'])) or '(content)'!r}: {problem['msg']}"
-                for problem in error.errors(include_url=False)
-            )
-            raise InvalidInput(f"{self.name} cannot use its input: {problems}") from error
+        return self._schema.arguments(content)
 
     def restore(self, value: Any) -> Any:
         """Return a result that has travelled as plain data in the type that the method promises."""
-        if self._plain_output or self._output is None:
-            return value
-        try:
-            return self._output.validate_python(value)
-        except ValidationError as error:
-            raise InvalidInput(f"{self.name} promised another type of result: {error}") from error
+        return value if self._plain else self._schema.result(value)
 
     @cached_property
-    def _hints(self) -> dict[str, Any]:
-        try:
-            return get_type_hints(self.function, include_extras=True)
-        except NameError as error:
-            raise InvalidValue(f"{self.name}: the annotation {error.name!r} is not known at module level") from error
+    def _plain(self) -> bool:
+        return get_type_hints(self.function).get("return", type(None)) in SCALARS
 
     @cached_property
-    def _inputs(self) -> TypeAdapter[Any]:
-        fields: dict[str, Any] = {}
-        extra = "forbid"
-        for name, parameter in list(inspect.signature(self.function).parameters.items())[1:]:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                extra = "allow"
-            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-                raise InvalidValue(f"{self.name}: messages carry named fields, so {name!r} must be a named parameter")
-            else:
-                hint = self._hints.get(name, Any)
-                fields[name] = Required[hint] if parameter.default is parameter.empty else NotRequired[hint]
-        shape = TypedDict(self.name, fields)  # type: ignore[operator]
-        shape.__pydantic_config__ = ConfigDict(extra=extra)  # type: ignore[attr-defined,typeddict-item]
-        return self._adapter(shape)
+    def _schema(self) -> Schema:
+        from .schema import Schema  # here, because pydantic takes as long to import as all of masbook
 
-    @cached_property
-    def _validate(self) -> Callable[[Any], Any]:
-        return self._inputs.validator.validate_python
-
-    @cached_property
-    def _output(self) -> TypeAdapter[Any] | None:
-        hint = self._hints.get("return", inspect.Parameter.empty)
-        if self.streams:
-            hint = (getattr(hint, "__args__", None) or [inspect.Parameter.empty])[0]
-        return None if hint in (inspect.Parameter.empty, Any) else self._adapter(hint)
-
-    @cached_property
-    def _plain_output(self) -> bool:
-        return self._hints.get("return", type(None)) in SCALARS
-
-    def _adapter(self, hint: Any) -> TypeAdapter[Any]:
-        try:
-            return TypeAdapter(hint)
-        except PydanticUserError as error:
-            raise InvalidValue(f"{self.name}: no schema for the annotation {hint!r}: {error.message}") from error
+        return Schema(self.name, self.function)
 
 
 @overload

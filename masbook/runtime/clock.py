@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import gc
 import heapq
 import math
 import random
@@ -66,6 +67,7 @@ class _Drive:
     stopped_by = ""
     idle = False  # waiting for the wall clock: no handler holds the thread
     _tasks_made = 0
+    _still = 0
 
     def create_task(self, coro: Any, *, name: object = None, context: Any = None, **options: Any) -> SequentialTask:
         """Return a task that runs `coro`; its default name is its number."""
@@ -75,6 +77,7 @@ class _Drive:
 
     def drive(self) -> str:
         """Run until something calls `halt`; return its reason."""
+        self._still = 0
         self.run_forever()  # type: ignore[attr-defined]
         return self.stopped_by
 
@@ -126,17 +129,22 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
         """Run the callback after `delay` virtual seconds; InvalidValue if that is negative or not a number."""
         if not delay >= 0:
             raise InvalidValue(f"a delay of {delay!r} s: the clock only goes forward, use 0 or more")
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self._schedule(self._now + delay, callback, args, context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
         """Run the callback at the instant `when`, or soon if that has come."""
-        if when <= self._now:
-            return self.call_soon(callback, *args, context=context)
-        self._number += 1
-        handle = Handle((when, self._number, callback, args, context or _copy_context()))
-        heapq.heappush(self._scheduled, handle)
-        if len(self._scheduled) > self._roomy:
-            self._sweep()
+        return self._schedule(when, callback, args, context)
+
+    def _schedule(self, when: float, callback: Any, args: tuple[Any, ...], context: Any) -> Handle:
+        self._number = number = self._number + 1
+        handle = Handle((when, number, callback, args, context or _copy_context()))
+        if when > self._now:
+            heap = self._scheduled
+            heapq.heappush(heap, handle)
+            if len(heap) > self._roomy:
+                self._sweep()
+        else:
+            self._arriving.append(handle)
         return handle
 
     def _sweep(self) -> None:
@@ -152,8 +160,8 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
             if not ready:
                 self._refill()
                 continue
-            self._still += 1
-            if self._still > MAX_HANDLES:
+            self._still = still = self._still + 1
+            if still > MAX_HANDLES:
                 return self.halt("livelock")
             handle = ready.popleft()
             callback = handle[2]
@@ -183,10 +191,10 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
         heap = self._scheduled
         while heap and heap[0][2] is None:
             heapq.heappop(heap)
-        if not heap and self.until == math.inf:
+        when = heap[0][0] if heap else math.inf
+        if when == self.until == math.inf:
             self.halt("quiet")
             return False
-        when = heap[0][0] if heap else math.inf
         if self.stepping is not None and self.stepping < self._now < when:
             self.halt("step")
         elif self.speed:
@@ -232,14 +240,16 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
-    async def _refuse(self, *args: Any, **options: Any) -> Any:
+    def _refuse(self, *args: Any, **options: Any) -> Any:
         raise NeedsRealClock(
             'there is no network and there are no processes in virtual time; make the world with World(clock="real")'
         )
 
-    getaddrinfo = getnameinfo = sock_connect = sock_accept = _refuse  # type: ignore[assignment]
-    create_connection = create_server = create_datagram_endpoint = _refuse  # type: ignore[assignment]
-    subprocess_exec = subprocess_shell = _refuse  # type: ignore[assignment]
+    getaddrinfo = getnameinfo = create_connection = create_server = create_datagram_endpoint = _refuse
+    create_unix_connection = create_unix_server = connect_accepted_socket = start_tls = sendfile = _refuse
+    sock_connect = sock_accept = sock_recv = sock_recv_into = sock_recvfrom = sock_recvfrom_into = _refuse
+    sock_sendall = sock_sendto = sock_sendfile = add_reader = remove_reader = add_writer = remove_writer = _refuse
+    connect_read_pipe = connect_write_pipe = subprocess_exec = subprocess_shell = add_signal_handler = _refuse
 
     def __del__(self, _warn: Any = None) -> None:
         """Nothing to warn of: the loop holds no sockets and no threads."""
@@ -297,10 +307,16 @@ class WorldThread:
         self._thread.start()
 
     def _target(self) -> None:
+        # A trace grows by objects that never die, which Python's collector would look through again and again: half
+        # of the cost of a message. Runs that overlap may leave the larger threshold behind, which does no harm.
+        threshold = gc.get_threshold()
+        gc.set_threshold(20_000, 50, 100)
         try:
             self._result = self._work()
         except BaseException as error:
             self._error = error
+        finally:
+            gc.set_threshold(*threshold)
 
     def is_alive(self, wait: float = 0.0) -> bool:
         """Return whether the work goes on after `wait` seconds; break into a handler that holds the thread too long."""

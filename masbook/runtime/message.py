@@ -13,9 +13,6 @@ from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple, NoReturn
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
-
 from ..errors import Unrecordable
 
 
@@ -120,10 +117,11 @@ def freeze(value: Any, path: str = "content") -> Any:
         return FrozenList(freeze(item, f"{path}[{i}]") for i, item in enumerate(value))
     if isinstance(value, Enum):
         return freeze(value.value, path)
-    if isinstance(value, BaseModel):
+    if hasattr(kind, "model_dump"):  # a pydantic model
         return freeze(value.model_dump(mode="json"), path)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return freeze(to_jsonable_python(dataclasses.asdict(value)), path)
+    if dataclasses.is_dataclass(kind):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+        return freeze(fields, path)
     if isinstance(value, str | int | float):  # subclasses, such as numpy's float64
         return next(plain(value) for plain in (bool, str, int, float) if isinstance(value, plain))
     raise Unrecordable(

@@ -37,9 +37,9 @@ class Registration:
     metadata: dict[str, Any] = field(default_factory=dict)
     number: int = 0  # order of registration, which breaks ties
 
-    def key(self) -> tuple[int, float, int]:
+    def place(self) -> tuple[int, float, int, str]:
         """Return the order of discovery: healthy first, then least loaded, then first come."""
-        return _RANK[self.health], self.load, self.number
+        return _RANK[self.health], self.load, self.number, self.name
 
 
 class AgentRegistry(Agent):
@@ -63,6 +63,7 @@ class AgentRegistry(Agent):
         self._by_capability: dict[str, dict[str, Registration]] = {}
         self._by_tag: dict[str, dict[str, Registration]] = {}
         self._heaps: dict[str, list[tuple[int, float, int, str]]] = {}
+        self._places: dict[str, tuple[int, float, int, str]] = {}  # where each agent stands; other entries are stale
         self._beating: dict[float, dict[str, Registration]] = {}  # by interval, longest silent first
         self._sweeping: set[float] = set()
         self._number = 0
@@ -128,8 +129,8 @@ class AgentRegistry(Agent):
             and entry.load <= max_load
         ]
         if limit is not None:
-            return heapq.nsmallest(limit, found, key=Registration.key)
-        return sorted(found, key=Registration.key)
+            return heapq.nsmallest(limit, found, key=Registration.place)
+        return sorted(found, key=Registration.place)
 
     @capability(cost=0.1)
     async def find(self, name: str) -> Registration:
@@ -245,6 +246,7 @@ class AgentRegistry(Agent):
         entry = self._entries.pop(name, None)
         if entry is None:
             return None
+        del self._places[name]
         for offer in entry.capabilities:
             self._by_capability[offer].pop(name, None)
         for tag in entry.tags:
@@ -261,26 +263,25 @@ class AgentRegistry(Agent):
             self.world.bus.post(self, MessageType.PUBLISH, None, f"agent.{kind}", {"agent": name, **facts})
 
     def _reorder(self, entry: Registration) -> None:
-        """Enter the agent's present load and health into the heaps that are in use; old entries are skipped later."""
+        """Enter the agent's present place into the heaps that are in use; its former ones are skipped later."""
+        self._places[entry.name] = place = entry.place()
         for offer in entry.capabilities:
             heap = self._heaps.get(offer)
             if heap is not None:
-                heapq.heappush(heap, (*entry.key(), entry.name))
+                heapq.heappush(heap, place)
                 if len(heap) > 64 + 4 * len(self._by_capability[offer]):
                     del self._heaps[offer]
 
     def _best(self, offer: str) -> Registration | None:
         """Return the first agent in the order of discovery that has a capability, in logarithmic time."""
-        heap = self._heaps.get(offer)
+        heap, places = self._heaps.get(offer), self._places
         if heap is None:
-            heap = [(*entry.key(), name) for name, entry in self._by_capability.get(offer, {}).items()]
+            heap = self._heaps[offer] = [places[name] for name in self._by_capability.get(offer, ())]
             heapq.heapify(heap)
-            self._heaps[offer] = heap
         while heap:
-            rank, load, number, name = heap[0]
-            entry = self._entries.get(name)
-            if entry is not None and entry.number == number and entry.load == load and _RANK[entry.health] == rank:
-                return entry
+            place = heap[0]
+            if places.get(place[3]) is place:
+                return self._entries[place[3]]
             heapq.heappop(heap)
         return None
 

@@ -349,7 +349,7 @@ class World:
         loop = self.loop
         self._finish([agent.stop("world closed") for agent in self.agents.values()], within=60.0)
         self._cancel(asyncio.all_tasks(loop))
-        self._finish([loop.create_task(loop.shutdown_asyncgens())])
+        self._finish([loop.create_task(loop.shutdown_asyncgens(), name="close")])
         loop.close()
 
     def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
