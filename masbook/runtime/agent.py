@@ -114,7 +114,7 @@ class Agent(Voice):
         self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
         self._resumed: asyncio.Future[None] | None = None
-        self._heart: asyncio.TimerHandle | None = None
+        self._heart: Any = None
         self._world: World | None = None
 
     async def sleep(self, seconds: float) -> None:
@@ -133,7 +133,7 @@ class Agent(Voice):
         content: Mapping[str, Any] | None = None,
     ) -> None:
         """Call `handler` with each message on the topic from now on; the filter is that of `@on`."""
-        wanted = None if type is sender is content is None else Filter(type, sender, content)
+        wanted = None if type is None and sender is None and content is None else Filter(type, sender, content)
         subscription = Subscription(topic, wanted)
         self.world.bus.subscribe(self, subscription)
         self._subscribed.append((subscription, handler))
@@ -407,7 +407,7 @@ class Agent(Voice):
         self.world.trace.record("paused", self.name, seconds=seconds)
         resumed = self._resumed = self.world.loop.create_future()
         self.hindered = True
-        self.world.loop.call_later(seconds, lambda: resumed.done() or resumed.set_result(None))
+        self.world.loop.call_later(seconds, resumed.set_result, None)
 
     @property
     def responsive(self) -> bool:
@@ -459,7 +459,7 @@ class Agent(Voice):
             self.crash(error)
 
     async def _hinder(self, message: Message, slot: Slot) -> bool:
-        """Let faults and second thoughts hold the agent up; return whether the message is not to be handled any more."""
+        """Let faults and cancellations hold the agent up; return whether the message is not to be handled any more."""
         while self._resumed is not None and not self._resumed.done():
             await self._resumed
         self.hindered = bool(self.slow or self._unwanted)
@@ -579,7 +579,7 @@ _collect(Agent)
 
 def explained(error: Exception) -> Exception:
     """Return asyncio's error about a loop inside a loop as NestedRun, which says what to write; others as they are."""
-    if isinstance(error, RuntimeError) and "running event loop" in str(error) or "loop is already running" in str(error):
+    if isinstance(error, RuntimeError) and ("running event loop" in str(error) or "already running" in str(error)):
         nested = NestedRun(f"{error}; a world is running here: `await` the coroutine instead")
         nested.__cause__ = error
         return nested

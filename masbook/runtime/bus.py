@@ -26,6 +26,7 @@ from .capability import Capability, Subscription
 from .message import SCALARS, Filter, FrozenDict, Message, MessageType, freeze, matches
 from .protocol import Protocol, ProtocolMonitor
 from .trace import Event
+from .voice import Voice
 from .waits import Wait
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class MessageBus:
 
     def compose(
         self,
-        sender: Agent,
+        sender: Voice,
         type: MessageType,
         to: str | None,
         topic: str,
@@ -191,7 +192,7 @@ class MessageBus:
                 None,
             ),
         )
-        return message if self.security is None else self.security.sign(sender, message)
+        return message if self.security is None else self.security.sign(message)
 
     def post(self, *message: Any) -> asyncio.Future[None] | None:
         """Compose a message and send it: see `compose` and `send`."""
@@ -199,7 +200,7 @@ class MessageBus:
 
     def inform(self, agent: Agent | None, topic: str, content: Mapping[str, Any]) -> None:
         """Send a system message from the world to one agent, or to everybody."""
-        self.post(_System(), MessageType.SYSTEM, agent and agent.name, topic, content)  # type: ignore[arg-type]
+        self.post(_System(), MessageType.SYSTEM, agent and agent.name, topic, content)
 
     def watch(self, protocol: Protocol) -> None:
         """Refuse messages that do not fit a protocol, from now on."""
@@ -297,7 +298,7 @@ class MessageBus:
             if matches(message.topic, pattern) and wanted.matches(message):
                 found[listener] = None
         if not direct:
-            found.pop(self._agents.get(message.sender), None)  # type: ignore[call-overload]
+            found = {agent: None for agent in found if agent.name != message.sender}
         return message, list(found)
 
     def _routed(self, message: Message) -> list[Agent]:
@@ -318,7 +319,8 @@ class MessageBus:
     def _arrive(self, message: Message, agent: Agent, direct: bool = False) -> asyncio.Future[None] | None:
         """Hand a copy over; where that is impossible it is a dead letter, and a direct sender gets the error."""
         if message.reply_to is not None and message.to == agent.name:
-            return self._answer(message, agent)
+            self._answer(message, agent)
+            return None
         if not agent.online:
             self._bury(message, agent.name, "offline")
             if direct:
@@ -369,7 +371,7 @@ class MessageBus:
 
     def ask(
         self,
-        sender: Agent,
+        sender: Voice,
         to: str,
         topic: str,
         content: Mapping[str, Any],
@@ -377,7 +379,7 @@ class MessageBus:
         priority: int,
         future: Any,
     ) -> tuple[Message, Capability | None, asyncio.Future[None] | None]:
-        """Send a request that `future` waits for; return it, the capability asked for, and the future to await for room.
+        """Send a request that `future` waits for; return it, the capability, and the future to await for room.
 
         Raises UnknownRecipient, UnknownCapability or RequestCycle at once.
         """
@@ -475,13 +477,12 @@ class MessageBus:
         return {"messages": self._trace.count("sent"), **self.accounting(), **{k: self._trace.count(k) for k in kinds}}
 
 
-class _System:
+class _System(Voice):
     """The voice of the world itself."""
 
     name = "world"
 
-    @staticmethod
-    def handling() -> None:
+    def handling(self) -> None:
         return None
 
 

@@ -105,7 +105,7 @@ def on(
     """
     if not isinstance(topic, str) or not topic:
         raise InvalidValue(f"a subscription to {topic!r}: give a topic such as 'weather.*'")
-    wanted = None if type is sender is content is None else Filter(type, sender, content)
+    wanted = None if type is None and sender is None and content is None else Filter(type, sender, content)
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         _require_async(function, "on")

@@ -46,7 +46,7 @@ class Handle(list):  # type: ignore[type-arg]
 
     def when(self) -> float:
         """Return the instant at which the callback is due, in virtual seconds."""
-        return self[0]
+        return float(self[0])
 
 
 class SequentialTask(asyncio.Task):  # type: ignore[type-arg]
@@ -248,8 +248,9 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
     getaddrinfo = getnameinfo = create_connection = create_server = create_datagram_endpoint = _refuse
     create_unix_connection = create_unix_server = connect_accepted_socket = start_tls = sendfile = _refuse
     sock_connect = sock_accept = sock_recv = sock_recv_into = sock_recvfrom = sock_recvfrom_into = _refuse
-    sock_sendall = sock_sendto = sock_sendfile = add_reader = remove_reader = add_writer = remove_writer = _refuse
-    connect_read_pipe = connect_write_pipe = subprocess_exec = subprocess_shell = add_signal_handler = _refuse
+    sock_sendall = sock_sendto = sock_sendfile = connect_read_pipe = connect_write_pipe = _refuse
+    subprocess_exec = subprocess_shell = remove_reader = remove_writer = _refuse
+    add_reader = add_writer = add_signal_handler = _refuse  # type: ignore[assignment]
 
     def __del__(self, _warn: Any = None) -> None:
         """Nothing to warn of: the loop holds no sockets and no threads."""
@@ -277,6 +278,9 @@ class RealLoop(_Drive, asyncio.SelectorEventLoop):
         finally:
             if timer:
                 timer.cancel()
+
+    def set_speed(self, speed: float | None) -> None:
+        """Do nothing: the wall clock has one speed."""
 
     def halt(self, reason: str) -> None:
         """Make `drive` return `reason`; callable from any thread."""
@@ -365,4 +369,4 @@ def _sleep_outside_worlds(seconds: float) -> None:
 
 # The one place where masbook replaces something of Python's: a loop cannot see `time.sleep` any other way before
 # Python 3.13, and a student who writes it deserves the reason at once instead of a world that hangs.
-time.sleep = _sleep_outside_worlds
+time.sleep = _sleep_outside_worlds  # type: ignore[assignment]

@@ -16,6 +16,7 @@ from ..errors import InvalidValue, MasbookError
 from .message import Filter, Message, matches
 
 if TYPE_CHECKING:
+    from .agent import Agent
     from .world import World
 
 
@@ -202,19 +203,19 @@ class FaultInjector:
         return [delay + seconds for delay in delays]
 
     def _crash(self, fault: Crash) -> None:
-        agent = self.world.agents.get(fault.agent)
-        self.world.trace.record("fault", fault.agent, fault="crash", detail=None if agent else "nobody of that name")
-        if agent is not None:
+        if agent := self._struck(fault.agent, "crash", fault.restart_after):
             agent.crash(InjectedCrash(f"{fault.agent} was crashed by the fault plan"), fault.restart_after)
 
     def _pause(self, fault: Pause) -> None:
-        agent = self.world.agents.get(fault.agent)
-        self.world.trace.record("fault", fault.agent, fault="pause", detail=fault.seconds if agent else "nobody of that name")
-        if agent is not None:
+        if agent := self._struck(fault.agent, "pause", fault.seconds):
             agent.pause(fault.seconds)
 
     def _slow(self, fault: Slow, seconds: float) -> None:
-        agent = self.world.agents.get(fault.agent)
-        self.world.trace.record("fault", fault.agent, fault="slow", detail=seconds if agent else "nobody of that name")
-        if agent is not None:
+        if agent := self._struck(fault.agent, "slow", seconds):
             agent.slow_down(seconds)
+
+    def _struck(self, name: str, fault: str, detail: float | None) -> Agent | None:
+        """Record that a fault strikes an agent, and return the agent; an appointment with nobody is recorded too."""
+        agent = self.world.agents.get(name)
+        self.world.trace.record("fault", name, fault=fault, detail=detail if agent else "nobody of that name")
+        return agent

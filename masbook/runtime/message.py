@@ -11,7 +11,7 @@ import fnmatch
 import math
 from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ..errors import Unrecordable
 
@@ -68,7 +68,7 @@ class Message(NamedTuple):
         return self._replace(**changes)
 
 
-def _refuse(self: object, *args: object, **options: object) -> NoReturn:
+def _refuse(self: object, *args: Any, **options: Any) -> Any:
     raise TypeError("messages are immutable: copy the value first, with dict(...) or list(...)")
 
 
@@ -76,8 +76,8 @@ class FrozenDict(dict):  # type: ignore[type-arg]
     """A dict that refuses to change."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenDict, (dict(self),)
@@ -87,8 +87,8 @@ class FrozenList(list):  # type: ignore[type-arg]
     """A list that refuses to change."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenList, (list(self),)
@@ -162,4 +162,4 @@ def matches(value: Any, pattern: Any) -> bool:
     """Return whether `value` equals `pattern`, or is text that the glob `pattern` matches as a whole."""
     if isinstance(value, str) and isinstance(pattern, str):
         return fnmatch.fnmatchcase(value, pattern)
-    return type(value) is not bool and type(pattern) is not bool and value == pattern or value is pattern
+    return (type(value) is not bool and type(pattern) is not bool and value == pattern) or value is pattern

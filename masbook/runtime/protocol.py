@@ -1,4 +1,4 @@
-"""Protocols: does a conversation follow its pattern?
+"""Protocols, which say whether a conversation follows its pattern.
 
 A `Protocol` declares which step may follow which. `bus.watch(protocol)` refuses a message that does not fit, with a
 row of the trace and a ProtocolViolation for its sender. The steps of a conversation are the topics of its messages

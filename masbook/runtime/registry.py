@@ -116,7 +116,7 @@ class AgentRegistry(Agent):
         self._sweep_all()
         if limit == 1 and len(capabilities) == 1 and not tags:
             best = self._best(capabilities[0])
-            if best is None or best.load <= max_load and _RANK[best.health] <= _RANK[min_health]:
+            if best is None or (best.load <= max_load and _RANK[best.health] <= _RANK[min_health]):
                 return [] if best is None else [best]
         pools = [self._by_capability.get(name, {}) for name in capabilities]
         pools += [self._by_tag.get(tag, {}) for tag in tags]
@@ -323,4 +323,3 @@ class AgentRegistry(Agent):
                 health: Health = "degraded" if missed < self.missed_unhealthy else "unhealthy"
                 if _RANK[health] > _RANK[entry.health]:
                     self._set_health(entry, health, missed)
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NotRequired, Required, get_type_hints
+from typing import Any, Literal, NotRequired, Required, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -57,7 +57,7 @@ class Schema:
     def _shape(self) -> Any:
         """Return the inputs as a typed dict; a field with a default need not be given."""
         fields: dict[str, Any] = {}
-        extra = "forbid"
+        extra: Literal["allow", "forbid"] = "forbid"
         for name, parameter in list(inspect.signature(self._function).parameters.items())[1:]:
             if parameter.kind is parameter.VAR_KEYWORD:
                 extra = "allow"
@@ -66,8 +66,8 @@ class Schema:
             else:
                 hint = self._hints.get(name, Any)
                 fields[name] = Required[hint] if parameter.default is parameter.empty else NotRequired[hint]
-        shape = TypedDict(self._name, fields)  # type: ignore[operator]
-        shape.__pydantic_config__ = ConfigDict(extra=extra)  # type: ignore[attr-defined,typeddict-item]
+        shape = TypedDict(self._name, fields)  # type: ignore[misc]
+        shape.__pydantic_config__ = ConfigDict(extra=extra)  # type: ignore[attr-defined]
         return shape
 
     @cached_property

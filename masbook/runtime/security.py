@@ -17,7 +17,6 @@ from ..errors import ForgedSender, InvalidValue, Refused
 from .message import Message, MessageType, matches
 
 if TYPE_CHECKING:
-    from .agent import Agent
     from .world import World
 
 _EXEMPT = frozenset(
@@ -70,7 +69,7 @@ class Guard:
     def __init__(self, security: Security, world: World) -> None:
         self._security, self._world = security, world
 
-    def sign(self, sender: Agent, message: Message) -> Message:
+    def sign(self, message: Message) -> Message:
         """Return the message with its sender's signature, where the policy wants one."""
         return message._replace(signature=self._signature(message)) if self._security.signed else message
 

@@ -105,7 +105,7 @@ class Trace:
         return cls(keep=0)
 
     def _choose_append(self) -> None:
-        """`append` takes a finished row. It is the list's own while nobody watches: the bus calls it for every message."""
+        """`append` takes a finished row; it is the list's own while nobody watches, because every message calls it."""
         plain = self._keep is None and not self._observers
         self.append: Callable[[tuple[Any, ...]], None] = self.rows.append if plain else self._append
 
@@ -178,7 +178,7 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 over the canonical JSON of every row, each chained to the one before: equal runs, equal digest."""
+        """The SHA-256 over the canonical JSON of every row, each chained to the one before."""
         chain = self._chain
         for i in range(self._hashed, len(self.rows)):
             chain = hashlib.sha256(chain + _encode(_recorded(self.rows[i])).encode()).digest()
@@ -237,8 +237,8 @@ class Trace:
     def __getstate__(self) -> dict[str, Any]:
         digest, _ = self.digest, self.count("")  # bring both up to the last row
         counts = [[*key, number] for key, number in sorted(self._counts.items())]
-        state = {"keep": self._keep, "folded": self._folded, "counts": counts, "rows": [_recorded(row) for row in self.rows]}
-        return {**state, "digest": digest, "chain": self._chain.hex()}
+        state = {"keep": self._keep, "folded": self._folded, "counts": counts, "digest": digest}
+        return {**state, "chain": self._chain.hex(), "rows": [_recorded(row) for row in self.rows]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["keep"])  # type: ignore[misc]

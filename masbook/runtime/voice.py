@@ -16,16 +16,27 @@ from .message import Message, MessageType
 from .stream import StreamBuffer
 
 if TYPE_CHECKING:
-    from .agent import Agent
+    from .world import World
 
 OnTimeout = Literal["leave", "cancel"]
 
 
 class Voice:
-    """The sending half of an agent."""
+    """The sending half of an agent; `name`, `world` and `handling` come from the other half."""
+
+    name: str
+
+    @property
+    def world(self) -> World:
+        """The world it lives in."""
+        raise NotImplementedError
+
+    def handling(self) -> Message | None:
+        """Return the message being handled by whoever calls."""
+        raise NotImplementedError
 
     async def tell(
-        self: Agent,  # type: ignore[misc]
+        self,
         to: str,
         topic: str,
         content: Mapping[str, Any] | None = None,
@@ -51,7 +62,7 @@ class Voice:
             await self.world.wait(room, who=self.name, what="room in the mailbox", on=to)
 
     async def publish(
-        self: Agent,  # type: ignore[misc]
+        self,
         topic: str,
         content: Mapping[str, Any] | None = None,
         /,
@@ -65,13 +76,13 @@ class Voice:
         content = more if content is None else _merge(content, more)
         self.world.bus.post(self, MessageType.PUBLISH, None, topic, content, priority, ttl, conversation)
 
-    async def broadcast(self: Agent, topic: str, content: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+    async def broadcast(self, topic: str, content: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Send a message to every other agent."""
         content = more if content is None else _merge(content, more)
         self.world.bus.post(self, MessageType.BROADCAST, None, topic, content)
 
     async def request(
-        self: Agent,  # type: ignore[misc]
+        self,
         to: str,
         capability: str,
         content: Mapping[str, Any] | None = None,
@@ -105,7 +116,7 @@ class Voice:
         return result if offer is None else offer.restore(result)
 
     async def stream(
-        self: Agent,  # type: ignore[misc]
+        self,
         to: str,
         capability: str,
         content: Mapping[str, Any] | None = None,
@@ -134,7 +145,7 @@ class Voice:
                 _cancel(self, message)
 
 
-def _cancel(agent: Agent, request: Message) -> None:
+def _cancel(agent: Voice, request: Message) -> None:
     """Tell whoever works on the request that nobody wants the answer any more; the trace says if that is too late."""
     with contextlib.suppress(Undeliverable):
         agent.world.bus.post(agent, MessageType.CANCEL, request.to, request.topic, {}, 0, None, None, request)
@@ -142,5 +153,5 @@ def _cancel(agent: Agent, request: Message) -> None:
 
 def _merge(content: Mapping[str, Any], more: dict[str, Any]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise InvalidValue(f"the content {content!r} is not a mapping; write it as named fields, such as text={content!r}")
+        raise InvalidValue(f"the content {content!r} has no names; write it as named fields, such as text={content!r}")
     return {**content, **more}

@@ -1,4 +1,4 @@
-"""Who waits for whom: every request, lock, barrier and join is entered here, so that a stuck world can explain itself."""
+"""Who waits for whom: requests, locks and barriers are entered here, so that a stuck world can explain itself."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class Waits(dict[Any, Wait]):
 
     def explain(self) -> list[str]:
         """Return one line a wait, and the cycle if there is one."""
-        lines = [
-            f"{wait.who} waits for {_describe(key, wait)}, since {wait.since:g} s" for key, wait in self.items()
-        ]
+        lines = [f"{wait.who} waits for {_describe(key, wait)}, since {wait.since:g} s" for key, wait in self.items()]
         cycle = self.cycle()
         return [*lines, "cycle: " + " -> ".join(cycle)] if cycle else lines
 

@@ -192,7 +192,7 @@ class World:
         return self._thread.result() != "quiet" or (len(self.trace), self.now) != before
 
     async def live(self, coroutine: Coroutine[Any, Any, Any], *, speed: float = 1.0) -> Any:
-        """Run as `run` does, paced at `speed` virtual seconds per second of the wall clock, while the caller's loop goes on.
+        """Run as `run` does, at `speed` virtual seconds per second of the wall clock, while the caller's loop goes on.
 
         `pause`, `resume`, `advance`, `set_speed` and `stop` steer it; the trace is that of the unpaced run.
         """
@@ -234,7 +234,7 @@ class World:
         self._gate.set()
 
     def stop(self) -> None:
-        """End the current run, from inside or from another thread; its coroutine is cancelled and `run` returns None."""
+        """End the current run, from inside or from another thread: its coroutine is cancelled, `run` returns None."""
         self._command = "stop"
         self.loop.halt("stopped")
         self._gate.set()
@@ -280,8 +280,7 @@ class World:
         if self._thread is not None and self._thread.is_alive():
             raise NestedRun("this world is already running; wait for it, or call world.stop()")
         if coroutine is not None and not inspect.isawaitable(coroutine):
-            hint = f"call it: run({coroutine.__name__}(...))" if inspect.iscoroutinefunction(coroutine) else "write `async def`"
-            raise NotAsync(f"run takes a coroutine, not {coroutine!r}; {hint}")
+            raise NotAsync(f"run takes a coroutine, not {coroutine!r}: call an `async def` function, as in run(main())")
         if until is not None and not until >= self.now:
             raise InvalidValue(f"until={until!r} is not ahead: it is {self.now:g} s already")
         return math.inf if until is None else until
@@ -294,7 +293,7 @@ class World:
         self._gate.clear()
         main = None
         if coroutine is not None:
-            main = loop.create_task(coroutine, name="main")  # type: ignore[arg-type]
+            main = loop.create_task(coroutine, name="main")
             main.add_done_callback(lambda _: loop.halt("done"))
         try:
             reason = loop.drive()
@@ -331,7 +330,7 @@ class World:
 
     def _livelock(self) -> str:
         return (
-            f"time stands still at {self.now:g} s after {MAX_HANDLES:,} callbacks: somebody goes on without ever waiting; "
+            f"time stands still at {self.now:g} s after {MAX_HANDLES:,} callbacks: somebody never waits; "
             f"put `await agent.sleep(...)` into the loop, or give messages a delay\n{self.explain()}"
         )
 
@@ -440,7 +439,7 @@ def conclude(
         world.trace,
         world.trace.digest,
         world.schedule,
-        world.faults and world.faults.plan,
+        None if world.faults is None else world.faults.plan,
     )
 
 
@@ -468,11 +467,12 @@ def prepare(scenario: Callable[..., Any], params: Mapping[str, Any]) -> None:
 
 def _place(task: asyncio.Task[Any]) -> str:
     """Return the function and line, outside asyncio, in which a task waits; empty where it does not wait."""
-    place, coroutine = "", task.get_coro()
+    place = ""
+    coroutine: Any = task.get_coro()
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         if not frame.f_globals.get("__name__", "").startswith("asyncio"):
             place = f"{coroutine.__qualname__}, line {frame.f_lineno}"
-        coroutine = coroutine.cr_await  # type: ignore[union-attr]
+        coroutine = coroutine.cr_await
     return place
 
 
