@@ -9,21 +9,18 @@ and `Supervision` says what becomes of it then.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import (
     AgentCrashed,
     AgentOffline,
-    InvalidInput,
     InvalidName,
     InvalidValue,
-    NestedRun,
-    UnknownCapability,
     WorldError,
 )
 from .capability import Capability, Subscription, capability
@@ -31,31 +28,13 @@ from .mailbox import Mailbox, Policy
 from .message import Filter, Message, MessageType, matches
 from .supervision import Supervision
 from .voice import Voice
+from .worker import Worker, current_worker, perform_told
 
 if TYPE_CHECKING:
     from .world import World
 
 State = Literal["idle", "busy", "error", "offline"]
-_REQUEST = MessageType.REQUEST
 QUERIES = frozenset({"ping", "status", "capabilities", "info"})  # answered at once, also by a busy agent
-
-
-class Slot:
-    """One of the messages an agent works on at the same time."""
-
-    __slots__ = ("agent", "live", "message", "parked", "since", "task", "unwanted")
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.live = True
-        self.message: Message | None = None
-        self.since = 0.0
-        self.task: asyncio.Task[None] | None = None
-        self.parked: asyncio.Future[None] | None = None  # resolved when there is mail
-        self.unwanted = False  # the requester has cancelled
-
-
-_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("slot", default=None)
 
 
 class Agent(Voice):
@@ -104,16 +83,14 @@ class Agent(Voice):
         self.supervision = Supervision()
         self.parent: Agent | None = None
         self.online = False
-        self.idle: list[Slot] = []  # slots that could take a message now
+        self.idle: list[Worker] = []  # those that could take a message now
         self.slow = 0.0  # virtual seconds that a fault adds to every message
-        self.hindered = False  # whether a fault or a cancellation has to be looked at before the next message
+        self.paused: asyncio.Future[None] | None = None  # done when a pause is over
         self._error: Exception | None = None
-        self._slots: list[Slot] = []
+        self._workers: list[Worker] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._unwanted: set[int] = set()
         self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
-        self._resumed: asyncio.Future[None] | None = None
         self._heart: Any = None
         self._world: World | None = None
 
@@ -152,7 +129,7 @@ class Agent(Voice):
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine beside the mailbox, as long as the agent runs; its error crashes the agent."""
         context = contextvars.copy_context()
-        context.run(_slot.set, None)
+        context.run(current_worker.set, None)
         task = self.world.loop.create_task(self._guard(coroutine), name=self.name, context=context)
         self._tasks[task] = None
         task.add_done_callback(lambda task: self._tasks.pop(task, None))
@@ -242,18 +219,18 @@ class Agent(Voice):
             return "error"
         if not self.online:
             return "offline"
-        return "busy" if len(self.idle) < len(self._slots) else "idle"
+        return "busy" if len(self.idle) < len(self._workers) else "idle"
 
     @property
     def load(self) -> float:
         """Messages in work and waiting, for each message it can work on at once."""
-        return (len(self._slots) - len(self.idle) + len(self.mailbox)) / self.concurrency
+        return (len(self._workers) - len(self.idle) + len(self.mailbox)) / self.concurrency
 
     @property
     def stalled(self) -> float:
         """For how many virtual seconds it has been at the message it has worked on longest."""
         now = self.now
-        return max((now - slot.since for slot in self._slots if slot.message is not None), default=0.0)
+        return max((now - worker.since for worker in self._workers if worker.message is not None), default=0.0)
 
     @property
     def metrics(self) -> dict[str, int]:
@@ -268,8 +245,8 @@ class Agent(Voice):
 
     def handling(self) -> Message | None:
         """Return the message being handled by whoever calls, if it is this agent."""
-        slot = _slot.get()
-        return slot.message if slot is not None and slot.agent is self else None
+        worker = current_worker.get()
+        return worker.message if worker is not None and worker.agent is self else None
 
     def handlers(self, topic: str) -> list[tuple[Callable[..., Awaitable[Any]], Filter | None]]:
         """Return the methods that a message on the topic is for, each with its filter; empty where there is none."""
@@ -277,7 +254,7 @@ class Agent(Voice):
         if plan is None:
             plan = [(handler, sub.filter) for sub, handler in self._subscribed if matches(topic, sub.topic)]
             if topic in self.offers:
-                plan.append((self._perform_told, None))
+                plan.append((partial(perform_told, self), None))
             if not plan and (type(self) is Agent or type(self).on_message is not Agent.on_message):
                 plan.append((self.on_message, None))
             self._plans[topic] = plan
@@ -316,8 +293,8 @@ class Agent(Voice):
         self._open()
 
     def _open(self) -> None:
-        self._slots = [Slot(self) for _ in range(self.concurrency)]
-        self.idle = list(reversed(self._slots))
+        self._workers = [Worker(self) for _ in range(self.concurrency)]
+        self.idle = list(reversed(self._workers))
         while self.idle and self.concurrency - len(self.idle) < len(self.mailbox):
             self.wake()
 
@@ -366,14 +343,11 @@ class Agent(Voice):
 
     def _halt(self, error: Exception, why: str) -> None:
         """End all work in hand; who waits for an answer gets the error."""
-        slots, self._slots, self.idle = self._slots, [], []
+        workers, self._workers, self.idle = self._workers, [], []
         if self._heart is not None:
             self._heart.cancel()
-        for slot in slots:
-            slot.live = False
-            self._abandon(slot, error)
-            if slot.task is not None:
-                slot.task.cancel(why)
+        for worker in workers:
+            worker.dismiss(error, why)
         for task in list(self._tasks):
             task.cancel(why)
 
@@ -383,7 +357,8 @@ class Agent(Voice):
         self.world.bus.detach(self)
         self.world.registry.forget(self.name, reason)
         letters = self.mailbox.empty(AgentOffline(f"{self.name} has {reason}"))
-        self.world.bus.bury_all(letters, self.name, reason)
+        for message in letters:
+            self.world.bus.bury(message, self.name, reason)
 
     def _restart(self, attempt: int, backoff: float) -> None:
         if self.online and self._error is None:
@@ -398,172 +373,41 @@ class Agent(Voice):
         """Start again after a crash or a stop; the mailbox is kept after a crash."""
         self._restart(0, 0.0)
 
-    def slow_down(self, seconds: float) -> None:
-        """Add that many virtual seconds to every message from now on."""
-        self.slow, self.hindered = seconds, True
-
     def pause(self, seconds: float) -> None:
         """Take no messages and send no heartbeats for that many virtual seconds."""
         self.world.trace.record("paused", self.name, seconds=seconds)
-        resumed = self._resumed = self.world.loop.create_future()
-        self.hindered = True
-        self.world.loop.call_later(seconds, resumed.set_result, None)
+        self.paused = self.world.loop.create_future()
+        self.world.loop.call_later(seconds, self.paused.set_result, None)
 
     @property
     def responsive(self) -> bool:
         """Whether the agent runs: online, not crashed, and not paused."""
-        return self.online and self._error is None and (self._resumed is None or self._resumed.done())
+        return self.online and self._error is None and (self.paused is None or self.paused.done())
 
     # Work
 
     def wake(self) -> None:
-        """Let an idle slot take messages from the mailbox."""
-        slot = self.idle.pop()
-        if slot.parked is not None:
-            slot.parked.set_result(None)
-        else:
-            slot.task = self.world.loop.create_task(self._work(slot), name=self.name)
-
-    async def _work(self, slot: Slot) -> None:
-        """Handle messages, and park when there are none: the loop at the heart of every agent."""
-        _slot.set(slot)
-        trace, clock, plans = self.world.trace, self.world.clock, self._plans
-        mailbox, usual, name = self.mailbox, self.mailbox.usual, self.name
-        try:
-            while slot.live:
-                message = mailbox.take() if mailbox.special else usual.popleft() if usual else None
-                if message is None:
-                    slot.parked = self.world.loop.create_future()
-                    self.idle.append(slot)
-                    await slot.parked
-                    continue
-                now = slot.since = clock()
-                if self.hindered or message.expires <= now:
-                    if await self._hinder(message, slot):
-                        continue
-                    now = clock()
-                slot.message = message
-                trace.append((now, "delivered", name, message.id))
-                if message.type is _REQUEST and message.to == name:
-                    await self._perform(message, slot)
-                else:
-                    for handler, wanted in plans.get(message.topic) or self.handlers(message.topic):
-                        if wanted is None or wanted.matches(message):
-                            await handler(message)
-                if slot.message is not None:
-                    trace.append((clock(), "handled", name, message.id))
-                    slot.message = None
-        except Exception as error:
-            error = explained(error)
-            self._fail(slot, error)
-            self.crash(error)
-
-    async def _hinder(self, message: Message, slot: Slot) -> bool:
-        """Let faults and cancellations hold the agent up; return whether the message is not to be handled any more."""
-        while self._resumed is not None and not self._resumed.done():
-            await self._resumed
-        self.hindered = bool(self.slow or self._unwanted)
-        if self.slow:
-            await asyncio.sleep(self.slow)
-        if not slot.live:
-            self.world.bus.bury_all([message], self.name, "crashed")
-        elif message.id in self._unwanted:
-            self._unwanted.discard(message.id)
-            self.world.bus.bury_all([message], self.name, "cancelled")
-        elif message.expires <= self.now:
-            self.world.bus.bury_all([message], self.name, "expired")
-        else:
-            return False
-        return True
-
-    async def _perform(self, message: Message, slot: Slot) -> None:
-        """Answer a request: with the result, the parts of a stream, or the error."""
-        try:
-            offer = self.offers.get(message.topic)
-            if offer is None:
-                raise UnknownCapability(f"{self.name} cannot {message.topic!r}; it can {', '.join(self.offers)}")
-            arguments = offer.validate(message.content)
-            if offer.streams:
-                await self._produce(message, arguments)
-            else:
-                result = await getattr(self, message.topic)(**arguments)
-                if slot.message is not None:
-                    self.world.bus.answer(self, message, {"result": result})
-        except asyncio.CancelledError:
-            if not slot.unwanted or slot.task is None:
-                raise
-            slot.task.uncancel()
-            self.world.trace.record("cancelled", self.name, message=message.id)
-            slot.message, slot.unwanted = None, False
-        except Exception as error:
-            error = explained(error)
-            error.add_note(f"raised by {self.name} while it answered {message.topic!r}")
-            self._fail(slot, error)
-            self.world.bus.answer_error(self, message, error)
-
-    async def _produce(self, message: Message, arguments: dict[str, Any]) -> None:
-        """Send the parts of a stream, never more than a window ahead of the reader."""
-        async with contextlib.aclosing(getattr(self, message.topic)(**arguments)) as parts:
-            async for part in parts:
-                self.world.bus.answer(self, message, {"part": part}, MessageType.PART)
-                wait = self.world.waits.get(message.id)
-                if wait is None or not await wait.future.room():
-                    break
-        self.world.bus.answer(self, message, {}, MessageType.END)
-
-    async def _perform_told(self, message: Message) -> None:
-        """Run a capability that was told, not asked: there is no answer, and bad input is recorded."""
-        slot = _slot.get()
-        offer = self.offers[message.topic]
-        try:
-            arguments = offer.validate(message.content)
-        except InvalidInput as error:
-            if slot is not None:
-                self._fail(slot, error)
-            return
-        outcome = getattr(self, message.topic)(**arguments)
-        if not offer.streams:
-            await outcome
+        """Let an idle worker go through the mailbox."""
+        self.idle.pop().wake()
 
     def answers_at_once(self, message: Message) -> bool:
         """Answer one of the queries that even a busy agent answers; return False for any other request."""
         if message.topic not in QUERIES or message.to != self.name or not self.responsive:
             return False
-        slot = Slot(self)
-        slot.message = message
-        self.world.trace.append((self.world.clock(), "delivered", self.name, message.id))
-        slot.task = self.background(self._answer_query(message, slot))
+        self.background(Worker(self).answer_query(message))
         return True
 
-    async def _answer_query(self, message: Message, slot: Slot) -> None:
-        await self._perform(message, slot)
-        if slot.message is not None:
-            self.world.trace.append((self.world.clock(), "handled", self.name, message.id))
-
     def cancel_request(self, request: int | None) -> None:
-        """Stop working on a request that nobody wants any more, or never begin."""
-        for slot in self._slots:
-            if slot.message is not None and slot.message.id == request and slot.task is not None:
-                slot.unwanted = True
-                slot.task.cancel("cancelled")
-                return
-        if request is not None:
-            self._unwanted.add(request)
-            self.hindered = True
+        """Stop working on a request that nobody wants any more, or take it out of the mailbox."""
+        for worker in self._workers:
+            if worker.message is not None and worker.message.id == request:
+                return worker.cancel_request()
+        return self.withdraw(request, "cancelled")
 
-    def _fail(self, slot: Slot, error: Exception) -> None:
-        """Record that the message in hand has failed."""
-        if slot.message is not None:
-            text = f"{type(error).__name__}: {error}"
-            self.world.trace.append((self.world.clock(), "failed", self.name, slot.message.id, text))
-            slot.message = None
-
-    def _abandon(self, slot: Slot, error: Exception) -> None:
-        """Give up the message in hand; who waits for the answer gets the error."""
-        message = slot.message
-        self._fail(slot, error)
-        if message is not None and message.type is _REQUEST and message.to == self.name:
-            self.world.bus.answer_error(self, message, error)
+    def withdraw(self, message: int | None, reason: str) -> None:
+        """Take a message that waits out of the mailbox: it becomes a dead letter."""
+        for letter in self.mailbox.remove(message):
+            self.world.bus.bury(letter, self.name, reason)
 
 
 def _collect(cls: type[Agent]) -> None:
@@ -575,12 +419,3 @@ def _collect(cls: type[Agent]) -> None:
 
 
 _collect(Agent)
-
-
-def explained(error: Exception) -> Exception:
-    """Return asyncio's error about a loop inside a loop as NestedRun, which says what to write; others as they are."""
-    if isinstance(error, RuntimeError) and ("running event loop" in str(error) or "already running" in str(error)):
-        nested = NestedRun(f"{error}; a world is running here: `await` the coroutine instead")
-        nested.__cause__ = error
-        return nested
-    return error

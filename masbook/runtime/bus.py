@@ -23,8 +23,9 @@ from ..errors import (
     UnknownRecipient,
 )
 from .capability import Capability, Subscription
-from .message import SCALARS, Filter, FrozenDict, Message, MessageType, freeze, matches
+from .message import SCALARS, FrozenDict, Message, MessageType, freeze
 from .protocol import Protocol, ProtocolMonitor
+from .subscriptions import Subscriptions
 from .trace import Event
 from .voice import Voice
 from .waits import Wait
@@ -62,11 +63,8 @@ class MessageBus:
         self._checks: list[Check] = []
         self._interceptors: list[Interceptor] = []
         self._rules: list[RoutingRule] = []
-        self._exact: dict[str, dict[Agent, list[Filter | None]]] = {}
-        self._globs: list[tuple[str, Agent, Filter | None]] = []
-        self._taps: list[tuple[str, Agent, Filter]] = []
+        self._subscriptions = Subscriptions()
         self._errors: dict[int | None, Exception] = {}  # what failed requests raise, until the answer arrives
-        self._audience: dict[str, list[tuple[Agent, list[Filter] | None]]] = {}
         self.security: Any = None
 
     # Seams
@@ -96,11 +94,7 @@ class MessageBus:
 
     def detach(self, agent: Agent) -> None:
         """Forget the agent's subscriptions; its name stays known, so that late mail is answered with the reason."""
-        for listeners in self._exact.values():
-            listeners.pop(agent, None)
-        self._globs = [glob for glob in self._globs if glob[1] is not agent]
-        self._taps = [tap for tap in self._taps if tap[1] is not agent]
-        self._audience.clear()
+        self._subscriptions.remove(agent)
 
     def agent(self, name: str) -> Agent | None:
         """Return the agent of that name, running or not."""
@@ -108,42 +102,24 @@ class MessageBus:
 
     def subscribe(self, agent: Agent, subscription: Subscription) -> None:
         """Enter a subscription; the security policy may refuse it."""
-        topic, wanted = subscription.topic, subscription.filter
         if self.security is not None:
-            self.security.check_subscription(agent.name, topic)
+            self.security.check_subscription(agent.name, subscription.topic)
+        wanted = subscription.filter
         if wanted and _TO_ONE.intersection(wanted.types()):
-            self._taps.append((topic, agent, wanted))
+            self._subscriptions.listen(agent, subscription.topic, wanted)
             self._seams = True
-        if any(character in topic for character in "*?["):
-            self._globs.append((topic, agent, wanted))
-        else:
-            self._exact.setdefault(topic, {}).setdefault(agent, []).append(wanted)
-        self._audience.clear()
-        self._trace.record("subscribed", agent.name, topic=topic, filter=None if wanted is None else repr(wanted))
+        self._subscriptions.add(agent, subscription)
+        described = None if wanted is None else repr(wanted)
+        self._trace.record("subscribed", agent.name, topic=subscription.topic, filter=described)
 
     def unsubscribe(self, agent: Agent, topic: str) -> None:
         """End the agent's subscriptions to exactly that topic or glob."""
-        self._exact.get(topic, {}).pop(agent, None)
-        self._globs = [glob for glob in self._globs if glob[:2] != (topic, agent)]
-        self._taps = [tap for tap in self._taps if tap[:2] != (topic, agent)]
-        self._audience.clear()
+        self._subscriptions.remove(agent, topic)
         self._trace.record("unsubscribed", agent.name, topic=topic)
-
-    def _audience_of(self, topic: str) -> list[tuple[Agent, list[Filter] | None]]:
-        """Return the agents subscribed to a topic, each with the filters of which one must pass; None: no filter."""
-        found: dict[Agent, list[Filter | None]] = {}
-        for agent, filters in self._exact.get(topic, {}).items():
-            found.setdefault(agent, []).extend(filters)
-        for pattern, agent, wanted in self._globs:
-            if matches(topic, pattern):
-                found.setdefault(agent, []).append(wanted)
-        audience = [(agent, None if None in filters else filters) for agent, filters in found.items()]
-        self._audience[topic] = audience  # type: ignore[assignment]
-        return audience  # type: ignore[return-value]
 
     def has_audience(self, topic: str) -> bool:
         """Return whether anybody has subscribed to the topic."""
-        return bool(self._audience[topic] if topic in self._audience else self._audience_of(topic))
+        return bool(self._subscriptions.audience(topic))
 
     # Sending
 
@@ -168,7 +144,8 @@ class MessageBus:
         now = self._clock()
         expires = math.inf if lifetime is None else now + _positive(lifetime, "a lifetime")
         handling = sender.handling()
-        cause, chain = (None, ()) if handling is None else (handling.id, (*handling.chain, sender.name))
+        cause = None if handling is None else handling.id
+        chain = (*handling.chain, sender.name) if handling is not None and type is _REQUEST else ()
         begun = request or handling
         message = _new(
             Message,
@@ -239,7 +216,7 @@ class MessageBus:
                 self._trace.record("dropped", recipient.name, message=message.id, reason="interceptor")
             return None
         if direct and not recipients:
-            self._bury(message, message.to or "", "unknown recipient")
+            self.bury(message, message.to or "", "unknown recipient")
             raise UnknownRecipient(_nobody(message.to, self._agents))
         return self._distribute(message, recipients, direct)
 
@@ -285,8 +262,7 @@ class MessageBus:
         if agent is not None:
             found[agent] = None
         elif message.type is MessageType.PUBLISH:
-            audience = self._audience.get(message.topic)
-            for listener, filters in self._audience_of(message.topic) if audience is None else audience:
+            for listener, filters in self._subscriptions.audience(message.topic):
                 if filters is None or any(wanted.matches(message) for wanted in filters):
                     found[listener] = None
         elif not direct:
@@ -294,9 +270,8 @@ class MessageBus:
         elif message.to not in self._agents:
             return message, []
         found.update(dict.fromkeys(routed))
-        for pattern, listener, wanted in self._taps if direct else ():
-            if matches(message.topic, pattern) and wanted.matches(message):
-                found[listener] = None
+        if direct:
+            found.update(dict.fromkeys(self._subscriptions.listeners(message)))
         if not direct:
             found = {agent: None for agent in found if agent.name != message.sender}
         return message, list(found)
@@ -322,7 +297,7 @@ class MessageBus:
             self._answer(message, agent)
             return None
         if not agent.online:
-            self._bury(message, agent.name, "offline")
+            self.bury(message, agent.name, "offline")
             if direct:
                 raise AgentOffline(f"{agent.name} is {agent.state} and takes no messages; restart it or ask another")
             return None
@@ -343,7 +318,7 @@ class MessageBus:
         """Apply the policy of a full mailbox. Copies of publications never make the publisher wait."""
         mailbox = agent.mailbox
         if mailbox.policy == "drop_oldest":
-            self._bury(mailbox.drop_oldest(), agent.name, "dropped for a newer message")
+            self.bury(mailbox.drop_oldest(), agent.name, "dropped for a newer message")
             mailbox.put(message)
         elif mailbox.policy == "block" and message.to is not None:
             room: asyncio.Future[None] | None = self._world.loop.create_future() if direct else None
@@ -351,21 +326,16 @@ class MessageBus:
             self._trace.record("blocked", message.sender, message=message.id, to=agent.name)
             return room
         else:
-            self._bury(message, agent.name, "mailbox full")
+            self.bury(message, agent.name, "mailbox full")
             if direct:
                 raise MailboxFull(f"the mailbox of {agent.name} is full ({mailbox.capacity} messages)")
         return None
 
-    def _bury(self, message: Message, recipient: str, reason: str) -> None:
+    def bury(self, message: Message, recipient: str, reason: str) -> None:
         """Make a message a dead letter; whoever waits for the answer to a dead request learns it at once."""
         self._trace.append((self._clock(), "dead", recipient, message.id, reason))
         if message.type is _REQUEST and message.to == recipient and reason != "expired":
             self._fail(message.id, Undeliverable(f"{recipient} did not get the request {message.topic!r}: {reason}"))
-
-    def bury_all(self, messages: Iterable[Message], recipient: str, reason: str) -> None:
-        """Make the messages dead letters: the recipient has stopped or crashed."""
-        for message in messages:
-            self._bury(message, recipient, reason)
 
     # Requests and answers
 
@@ -431,7 +401,7 @@ class MessageBus:
             return agent.cancel_request(message.reply_to)
         wait = self._world.waits.get(message.reply_to)
         if wait is None or wait.future.done():
-            return self._bury(message, agent.name, "late")
+            return self.bury(message, agent.name, "late")
         self._trace.append((self._clock(), "delivered", agent.name, message.id))
         if message.type is MessageType.ERROR:
             wait.future.set_exception(self._errors.pop(message.reply_to))

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
-import gc
 import heapq
 import math
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from ..errors import BlockedLoop, InvalidValue, NeedsRealClock
@@ -61,7 +59,7 @@ class SequentialTask(asyncio.Task):  # type: ignore[type-arg]
         return self.number
 
 
-class _Drive:
+class WorldLoop:
     """What both loops share: sequential tasks, and running until somebody says why to stop."""
 
     stopped_by = ""
@@ -82,7 +80,7 @@ class _Drive:
         return self.stopped_by
 
 
-class VirtualLoop(_Drive, asyncio.BaseEventLoop):
+class VirtualLoop(WorldLoop, asyncio.BaseEventLoop):
     """An event loop on virtual time.
 
     Attributes: `until`, the instant at which to halt; `speed`, virtual seconds per second of the wall clock (None:
@@ -256,7 +254,7 @@ class VirtualLoop(_Drive, asyncio.BaseEventLoop):
         """Nothing to warn of: the loop holds no sockets and no threads."""
 
 
-class RealLoop(_Drive, asyncio.SelectorEventLoop):
+class RealLoop(WorldLoop, asyncio.SelectorEventLoop):
     """The same face on the wall clock, for model providers and network buses; the world began at 0."""
 
     until = math.inf
@@ -293,76 +291,11 @@ class RealLoop(_Drive, asyncio.SelectorEventLoop):
         return self.time()
 
 
-class WorldThread:
-    """The thread in which a world runs, watched over by the thread that waits for it.
-
-    A notebook's own loop lives in the calling thread, so worlds never run there. `patience` is how many seconds of the
-    wall clock one handler may hold the thread before BlockedLoop is raised inside it.
-    """
-
-    def __init__(self, work: Callable[[], Any], loop: VirtualLoop | RealLoop, patience: float) -> None:
-        self._work, self._loop, self._patience = work, loop, patience
-        self._seen: Any = None
-        self._since = time.monotonic()
-        self._result: Any = None
-        self._error: BaseException | None = None
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._target,), name="masbook", daemon=True)
-        self._thread.start()
-
-    def _target(self) -> None:
-        # A trace grows by objects that never die, which Python's collector would look through again and again: half
-        # of the cost of a message. Runs that overlap may leave the larger threshold behind, which does no harm.
-        threshold = gc.get_threshold()
-        gc.set_threshold(20_000, 50, 100)
-        try:
-            self._result = self._work()
-        except BaseException as error:
-            self._error = error
-        finally:
-            gc.set_threshold(*threshold)
-
-    def is_alive(self, wait: float = 0.0) -> bool:
-        """Return whether the work goes on after `wait` seconds; break into a handler that holds the thread too long."""
-        self._thread.join(wait)
-        if self._loop.idle or self._loop.progress != self._seen:
-            self._seen, self._since = self._loop.progress, time.monotonic()
-        elif time.monotonic() - self._since > self._patience:
-            self._break_in()
-        return self._thread.is_alive()
-
-    def result(self) -> Any:
-        """Wait for the work and return its result or raise its error; interrupting halts it within half a second."""
-        try:
-            while self.is_alive(0.1):
-                pass
-        except BaseException:
-            self.stop()
-            raise
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    def stop(self) -> None:
-        """Halt the loop; where a handler holds the thread, break into it."""
-        self._loop.halt("interrupted")
-        self._thread.join(0.2)
-        if self._thread.is_alive():
-            self._break_in()
-            self._thread.join(0.2)
-
-    def _break_in(self) -> None:
-        """Raise BlockedLoop in the thread at its next line of Python."""
-        self._since = time.monotonic()
-        thread = ctypes.c_ulong(self._thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(BlockedLoop))
-
-
 _sleep = time.sleep
 
 
 def _sleep_outside_worlds(seconds: float) -> None:
-    if isinstance(asyncio._get_running_loop(), _Drive):
+    if isinstance(asyncio._get_running_loop(), WorldLoop):
         raise BlockedLoop(f"time.sleep({seconds!r}) would stop the whole world; write `await agent.sleep({seconds!r})`")
     _sleep(seconds)
 

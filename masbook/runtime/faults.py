@@ -212,7 +212,7 @@ class FaultInjector:
 
     def _slow(self, fault: Slow, seconds: float) -> None:
         if agent := self._struck(fault.agent, "slow", seconds):
-            agent.slow_down(seconds)
+            agent.slow = seconds
 
     def _struck(self, name: str, fault: str, detail: float | None) -> Agent | None:
         """Record that a fault strikes an agent, and return the agent; an appointment with nobody is recorded too."""

@@ -80,6 +80,18 @@ class Mailbox:
         self._measure()
         return oldest[2]
 
+    def remove(self, number: int | None) -> list[Message]:
+        """Remove and return the message of that id, wherever it waits."""
+        waiting = [*self.usual, *(entry[2] for entry in self._heap), *(message for message, _ in self._line)]
+        kept = [message for message in self.usual if message.id != number]
+        self.usual.clear()
+        self.usual.extend(kept)
+        self._heap = [entry for entry in self._heap if entry[2].id != number]
+        heapq.heapify(self._heap)
+        self._line = deque(entry for entry in self._line if entry[0].id != number)
+        self._measure()
+        return [message for message in waiting if message.id == number]
+
     def empty(self, error: Exception) -> list[Message]:
         """Remove and return every message, also those in line; their senders get `error`."""
         left = []

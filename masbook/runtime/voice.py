@@ -57,9 +57,15 @@ class Voice:
         if agent is not None and not agent.handlers(topic):
             raise UnknownCapability(f"{to} has no handler for {topic!r}; it can {', '.join(agent.offers)}")
         content = more if content is None else _merge(content, more)
-        room = bus.send(bus.compose(self, MessageType.TELL, to, topic, content, priority, ttl, conversation))
+        message = bus.compose(self, MessageType.TELL, to, topic, content, priority, ttl, conversation)
+        room = bus.send(message)
         if room is not None:
-            await self.world.wait(room, who=self.name, what="room in the mailbox", on=to)
+            try:
+                await self.world.wait(room, who=self.name, what=f"room in the mailbox of {to}", on=to)
+            except asyncio.CancelledError:
+                if agent is not None:
+                    agent.withdraw(message.id, "withdrawn by its sender")
+                raise
 
     async def publish(
         self,

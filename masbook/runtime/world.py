@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-import math
 import pickle
-import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from hashlib import sha256
 from random import Random
 from typing import Any, Literal, Self
 
-from ..errors import InvalidName, InvalidValue, MasbookError, NestedRun, NotAsync, Stuck, WorldClosed
-from .agent import Agent, explained
+from ..errors import InvalidName, InvalidValue, MasbookError, NotAsync, WorldClosed
+from .agent import Agent
 from .bus import MessageBus
-from .clock import MAX_HANDLES, RealLoop, VirtualLoop, WorldThread, _Drive
+from .clock import RealLoop, VirtualLoop
+from .driver import Driver, discard
 from .faults import FaultInjector, FaultPlan
 from .message import FrozenDict
 from .registry import AgentRegistry
@@ -80,12 +79,9 @@ class World:
         self.faults = None if faults is None else FaultInjector(self, faults)
         self.bus = MessageBus(self)
         self.registry = AgentRegistry()
-        self._patience = patience
         self._streams: dict[str, Random] = {}
         self._ids: Counter[str] = Counter()
-        self._thread: WorldThread | None = None
-        self._gate = threading.Event()  # opened by whoever steers a paused run
-        self._command = ""
+        self._driver = Driver(self.loop, self.trace, self.explain, patience)
         self._closed = False
         if security is not None:
             security.install(self)
@@ -174,79 +170,47 @@ class World:
         Raises what the coroutine raises; Stuck when nothing can happen any more before it is done; NestedRun inside a
         run. Interrupting stops the world and leaves it usable.
         """
-        try:
-            limit = self._check_run(coroutine, until)
-            self._thread = WorldThread(lambda: self._drive(coroutine, limit), self.loop, self._patience)
-        except MasbookError:
-            _discard(coroutine)
-            raise
-        return self._thread.result()
+        self._check_open(coroutine)
+        return self._driver.run(coroutine, until)
 
     def step(self) -> bool:
         """Run to the next row of the trace, or the next instant at which anything happens; return whether any did."""
-        self._check_run(None, None)
-        if isinstance(self.loop, RealLoop):
-            raise InvalidValue("a world on the wall clock cannot be stepped")
-        before = (len(self.trace), self.now)
-        self._thread = WorldThread(self._one_step, self.loop, self._patience)
-        return self._thread.result() != "quiet" or (len(self.trace), self.now) != before
+        self._check_open()
+        return self._driver.step()
 
-    async def live(self, coroutine: Coroutine[Any, Any, Any], *, speed: float = 1.0) -> Any:
+    async def live(self, coroutine: Coroutine[Any, Any, Any], *, speed: float | None = 1.0) -> Any:
         """Run as `run` does, at `speed` virtual seconds per second of the wall clock, while the caller's loop goes on.
 
         `pause`, `resume`, `advance`, `set_speed` and `stop` steer it; the trace is that of the unpaced run.
         """
-        try:
-            self._check_run(coroutine, None)
-            self.set_speed(speed)
-        except MasbookError:
-            _discard(coroutine)
-            raise
-        thread = self._thread = WorldThread(lambda: self._drive(coroutine, math.inf), self.loop, self._patience)
-        try:
-            while thread.is_alive():
-                await asyncio.sleep(0.02)
-        except BaseException:
-            thread.stop()
-            raise
-        finally:
-            self.loop.set_speed(None)
-        return thread.result()
+        self._check_open(coroutine)
+        return await self._driver.live(coroutine, speed)
 
     def set_speed(self, speed: float | None) -> None:
-        """Change the pace of a live run: virtual seconds per second of the wall clock."""
-        if speed is not None and not speed > 0:
-            raise InvalidValue(f"speed={speed!r}: give more than 0 virtual seconds per second")
-        self.loop.set_speed(speed)
+        """Change the pace of a live run: virtual seconds per second of the wall clock; None for as fast as it goes."""
+        self._driver.set_speed(speed)
 
     def pause(self) -> None:
         """Hold a live run before its next event."""
-        self.loop.halt("paused")
+        self._driver.pause()
 
     def resume(self) -> None:
         """Let a paused live run go on."""
-        self._command = "resume"
-        self._gate.set()
+        self._driver.resume()
 
     def advance(self) -> None:
         """Let a paused live run take one step (see `step`)."""
-        self._command = "step"
-        self._gate.set()
+        self._driver.advance()
 
     def stop(self) -> None:
         """End the current run, from inside or from another thread: its coroutine is cancelled, `run` returns None."""
-        self._command = "stop"
-        self.loop.halt("stopped")
-        self._gate.set()
+        self._driver.stop()
 
     def close(self) -> None:
         """Stop every agent, run their `on_stop` hooks, and cancel whatever is left: nothing outlives the world."""
-        if self._closed:
-            return
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.stop()
-        self._closed = True
-        WorldThread(self._shut_down, self.loop, self._patience).result()
+        if not self._closed:
+            self._closed = True
+            self._driver.close(lambda: [agent.stop("world closed") for agent in self.agents.values()])
 
     def __enter__(self) -> Self:
         return self
@@ -260,7 +224,7 @@ class World:
         waiting = [
             f"{task.get_name()} waits in {place}"
             for task in sorted(asyncio.all_tasks(self.loop), key=hash)
-            if task.get_name() not in known and (place := _place(task)) and not place.startswith("Agent._work,")
+            if task.get_name() not in known and (place := _place(task)) and not place.startswith("Worker._work,")
         ]
         crashes = [
             f"{event.who} crashed at {event.time:g} s: {event.facts['error']}: {event.facts['message']}"
@@ -269,104 +233,10 @@ class World:
         lines = [*self.waits.explain(), *waiting, *crashes[-5:]] or ["nobody waits for anything"]
         return "\n".join(f"  {line}" for line in lines)
 
-    def _check_open(self) -> None:
+    def _check_open(self, coroutine: object = None) -> None:
         if self._closed:
+            discard(coroutine)
             raise WorldClosed("this world has been closed; make a new one with World(seed=...)")
-
-    def _check_run(self, coroutine: object, until: float | None) -> float:
-        self._check_open()
-        if isinstance(asyncio._get_running_loop(), _Drive):
-            raise NestedRun("a world is already running here: `await` the coroutine instead of running it")
-        if self._thread is not None and self._thread.is_alive():
-            raise NestedRun("this world is already running; wait for it, or call world.stop()")
-        if coroutine is not None and not inspect.isawaitable(coroutine):
-            raise NotAsync(f"run takes a coroutine, not {coroutine!r}: call an `async def` function, as in run(main())")
-        if until is not None and not until >= self.now:
-            raise InvalidValue(f"until={until!r} is not ahead: it is {self.now:g} s already")
-        return math.inf if until is None else until
-
-    def _drive(self, coroutine: Coroutine[Any, Any, Any] | None, until: float) -> Any:
-        """Drive the loop, in the world's thread, until the coroutine is done or nothing is left to do."""
-        loop = self.loop
-        loop.until = until
-        self._command = ""
-        self._gate.clear()
-        main = None
-        if coroutine is not None:
-            main = loop.create_task(coroutine, name="main")
-            main.add_done_callback(lambda _: loop.halt("done"))
-        try:
-            reason = loop.drive()
-            while not (main is not None and main.done()) and self._command != "stop":
-                if reason in ("paused", "step"):
-                    reason = self._held()
-                elif reason == "done":  # that was an earlier run's task
-                    reason = loop.drive()
-                else:
-                    break
-            if main is not None and main.done():
-                return main.result()
-            if reason == "livelock":
-                raise Stuck(self._livelock())
-            if reason == "quiet" and main is not None:
-                raise Stuck(f"nothing can happen any more at {self.now:g} s:\n{self.explain()}")
-            return None
-        except Exception as error:
-            if (nested := explained(error)) is not error:
-                raise nested from error
-            raise
-        finally:
-            loop.until = math.inf
-            if main is not None and not main.done():
-                self._cancel([main])
-
-    def _held(self) -> str:
-        """Wait, in the world's thread, for the command that ends a pause; obey it and return why the loop halted."""
-        self.loop.idle = True
-        self._gate.wait()
-        self._gate.clear()
-        self.loop.idle = False
-        return self._one_step() if self._command == "step" else self.loop.drive()
-
-    def _livelock(self) -> str:
-        return (
-            f"time stands still at {self.now:g} s after {MAX_HANDLES:,} callbacks: somebody never waits; "
-            f"put `await agent.sleep(...)` into the loop, or give messages a delay\n{self.explain()}"
-        )
-
-    def _one_step(self) -> str:
-        loop = self.loop
-        unobserve = self.trace.observe(lambda _: loop.halt("step"))
-        speed, loop.speed, loop.stepping = loop.speed, None, self.now
-        try:
-            return loop.drive()
-        finally:
-            loop.speed, loop.stepping = speed, None
-            unobserve()
-
-    def _shut_down(self) -> None:
-        loop = self.loop
-        self._finish([agent.stop("world closed") for agent in self.agents.values()], within=60.0)
-        self._cancel(asyncio.all_tasks(loop))
-        self._finish([loop.create_task(loop.shutdown_asyncgens(), name="close")])
-        loop.close()
-
-    def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel tasks and let them end, in no virtual time."""
-        tasks = sorted(tasks, key=hash)
-        for task in tasks:
-            task.cancel()
-        self._finish(tasks)
-
-    def _finish(self, tasks: Iterable[asyncio.Future[Any]], within: float = 0.0) -> None:
-        """Drive the loop until the tasks are done, or for that many virtual seconds."""
-        tasks, loop = list(tasks), self.loop
-        for task in tasks:
-            task.add_done_callback(lambda _: loop.halt("done"))
-        loop.until = self.now + (within or isinstance(loop, RealLoop))
-        while not all(task.done() for task in tasks) and loop.drive() == "done":
-            pass
-        loop.until = math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -474,9 +344,3 @@ def _place(task: asyncio.Task[Any]) -> str:
             place = f"{coroutine.__qualname__}, line {frame.f_lineno}"
         coroutine = coroutine.cr_await
     return place
-
-
-def _discard(coroutine: object) -> None:
-    """Close a coroutine that will not be run, so that Python does not warn of it."""
-    if inspect.iscoroutine(coroutine):
-        coroutine.close()

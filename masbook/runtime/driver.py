@@ -1,0 +1,277 @@
+"""Driving a world: in a thread of its own, to the end, step by step, or paced against the wall clock.
+
+`World` hands its loop over and passes its own `run`, `step`, `live` and `pause` on. The thread is what makes them work
+in a script, in a notebook cell and inside another event loop alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import gc
+import inspect
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from queue import SimpleQueue
+from typing import Any
+
+from ..errors import BlockedLoop, InvalidValue, MasbookError, NestedRun, NotAsync, Stuck
+from .clock import MAX_HANDLES, RealLoop, VirtualLoop, WorldLoop
+from .trace import Trace
+
+
+class WorldThread:
+    """The thread in which a world runs, watched over by the thread that waits for it.
+
+    A notebook's own loop lives in the calling thread, so worlds never run there. `patience` is how many seconds of the
+    wall clock one handler may hold the thread before BlockedLoop is raised inside it.
+    """
+
+    def __init__(self, work: Callable[[], Any], loop: VirtualLoop | RealLoop, patience: float) -> None:
+        self._work, self._loop, self._patience = work, loop, patience
+        self._seen: Any = None
+        self._since = time.monotonic()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._target,), name="masbook", daemon=True)
+        self._thread.start()
+
+    def _target(self) -> None:
+        # A trace grows by objects that never die, which Python's collector would look through again and again: half
+        # of the cost of a message. Runs that overlap may leave the larger threshold behind, which does no harm.
+        threshold = gc.get_threshold()
+        gc.set_threshold(20_000, 50, 100)
+        try:
+            self._result = self._work()
+        except BaseException as error:
+            self._error = error
+        finally:
+            gc.set_threshold(*threshold)
+
+    def is_alive(self, wait: float = 0.0) -> bool:
+        """Return whether the work goes on after `wait` seconds; break into a handler that holds the thread too long."""
+        self._thread.join(wait)
+        if self._loop.idle or self._loop.progress != self._seen:
+            self._seen, self._since = self._loop.progress, time.monotonic()
+        elif time.monotonic() - self._since > self._patience:
+            self._break_in()
+        return self._thread.is_alive()
+
+    def result(self) -> Any:
+        """Wait for the work and return its result or raise its error; interrupting halts it within half a second."""
+        try:
+            while self.is_alive(0.1):
+                pass
+        except BaseException:
+            self.stop()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def stop(self) -> None:
+        """Halt the loop; where a handler holds the thread, break into it."""
+        self._loop.halt("interrupted")
+        self._thread.join(0.2)
+        if self._thread.is_alive():
+            self._break_in()
+            self._thread.join(0.2)
+
+    def _break_in(self) -> None:
+        """Raise BlockedLoop in the thread at its next line of Python."""
+        self._since = time.monotonic()
+        thread = ctypes.c_ulong(self._thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(BlockedLoop))
+
+
+class Driver:
+    """Runs the loop of one world. Commands to a paused run arrive in a queue and are obeyed one after the other."""
+
+    def __init__(self, loop: VirtualLoop | RealLoop, trace: Trace, explain: Callable[[], str], patience: float) -> None:
+        self._loop, self._trace, self._explain, self._patience = loop, trace, explain, patience
+        self._thread: WorldThread | None = None
+        self._commands: SimpleQueue[str] = SimpleQueue()
+        self._paused = False
+
+    def run(self, coroutine: Coroutine[Any, Any, Any] | None, until: float | None) -> Any:
+        """Run until the coroutine is done, to the instant `until`, or until nothing can happen any more."""
+        return self._begin(coroutine, until).result()
+
+    async def live(self, coroutine: Coroutine[Any, Any, Any], speed: float | None) -> Any:
+        """Run until the coroutine is done, paced, while the caller's loop goes on."""
+        try:
+            self.set_speed(speed)
+        except InvalidValue:
+            discard(coroutine)
+            raise
+        thread = self._begin(coroutine, None)
+        try:
+            while thread.is_alive():
+                await asyncio.sleep(0.02)
+        except BaseException:
+            thread.stop()
+            raise
+        finally:
+            self._loop.set_speed(None)
+        return thread.result()
+
+    def step(self) -> bool:
+        """Run to the next row of the trace or the next instant; return whether anything happened."""
+        self._check(None, None)
+        if isinstance(self._loop, RealLoop):
+            raise InvalidValue("a world on the wall clock cannot be stepped")
+        before = (len(self._trace), self._loop.time())
+        self._thread = WorldThread(self._step, self._loop, self._patience)
+        return self._thread.result() != "quiet" or (len(self._trace), self._loop.time()) != before
+
+    def set_speed(self, speed: float | None) -> None:
+        """Change the pace; InvalidValue unless it is more than 0, or None."""
+        if speed is not None and not speed > 0:
+            raise InvalidValue(f"speed={speed!r}: give more than 0 virtual seconds per second")
+        self._loop.set_speed(speed)
+
+    def pause(self) -> None:
+        """Hold the run before its next handle."""
+        self._paused = True
+        self._loop.halt("paused")
+
+    def resume(self) -> None:
+        """Let a paused run go on."""
+        if self._paused:
+            self._paused = False
+            self._commands.put("resume")
+
+    def advance(self) -> None:
+        """Let a paused run take one step."""
+        if self._paused:
+            self._commands.put("step")
+
+    def stop(self) -> None:
+        """End the run; its coroutine is cancelled."""
+        self._commands.put("stop")
+        self._loop.halt("stopped")
+
+    def close(self, stop_agents: Callable[[], Iterable[asyncio.Future[Any]]]) -> None:
+        """End whatever runs and close the loop; nothing outlives it. Hooks may take a minute of virtual time."""
+        if self._thread is not None and self._thread.is_alive():
+            self.stop()
+            self._thread.stop()
+
+        def shut_down() -> None:
+            self._finish(stop_agents(), within=60.0)
+            self._cancel(asyncio.all_tasks(self._loop))
+            self._finish([self._loop.create_task(self._loop.shutdown_asyncgens(), name="close")])
+            self._loop.close()
+
+        WorldThread(shut_down, self._loop, self._patience).result()
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Any] | None, until: float | None) -> WorldThread:
+        try:
+            self._check(coroutine, until)
+        except MasbookError:
+            discard(coroutine)
+            raise
+        self._commands, self._paused = SimpleQueue(), False
+        limit = math.inf if until is None else until
+        self._thread = WorldThread(lambda: self._drive(coroutine, limit), self._loop, self._patience)
+        return self._thread
+
+    def _check(self, coroutine: object, until: float | None) -> None:
+        if isinstance(asyncio._get_running_loop(), WorldLoop):
+            raise NestedRun("a world is already running here: `await` the coroutine instead of running it")
+        if self._thread is not None and self._thread.is_alive():
+            raise NestedRun("this world is already running; wait for it, or call world.stop()")
+        if coroutine is not None and not inspect.isawaitable(coroutine):
+            raise NotAsync(f"run takes a coroutine, not {coroutine!r}: call an `async def` function, as in run(main())")
+        if until is not None and not until >= self._loop.time():
+            raise InvalidValue(f"until={until!r} is not ahead: it is {self._loop.time():g} s already")
+
+    def _drive(self, coroutine: Coroutine[Any, Any, Any] | None, until: float) -> Any:
+        """Drive the loop, in the world's thread, until the coroutine is done or nothing is left to do."""
+        loop, main = self._loop, None
+        loop.until = until
+        if coroutine is not None:
+            main = loop.create_task(coroutine, name="main")
+            main.add_done_callback(lambda _: loop.halt("done"))
+        try:
+            reason = loop.drive()
+            while reason in ("paused", "step", "done") and not (main is not None and main.done()):
+                reason = loop.drive() if reason == "done" else self._obey()  # "done" is an earlier run's task
+            if main is not None and main.done():
+                return main.result()
+            self._complain(reason, main is not None)
+        except Exception as error:
+            if (nested := explained(error)) is not error:
+                raise nested from error
+            raise
+        finally:
+            loop.until = math.inf
+            if main is not None and not main.done():
+                self._cancel([main])
+
+    def _obey(self) -> str:
+        """Wait, in the world's thread, for the next command to a paused run; return why the loop halted after it."""
+        self._loop.idle = True
+        command = self._commands.get()
+        self._loop.idle = False
+        if command == "stop":
+            return "stopped"
+        return self._step() if command == "step" else self._loop.drive()
+
+    def _step(self) -> str:
+        loop = self._loop
+        unobserve = self._trace.observe(lambda _: loop.halt("step"))
+        speed, loop.speed, loop.stepping = loop.speed, None, loop.time()
+        try:
+            return loop.drive()
+        finally:
+            loop.speed, loop.stepping = speed, None
+            unobserve()
+
+    def _complain(self, reason: str, unfinished: bool) -> None:
+        """Raise Stuck where the loop halted because it cannot go on."""
+        now = self._loop.time()
+        if reason == "livelock":
+            raise Stuck(
+                f"time stands still at {now:g} s after {MAX_HANDLES:,} callbacks: somebody never waits; "
+                f"put `await agent.sleep(...)` into the loop, or give messages a delay\n{self._explain()}"
+            )
+        if reason == "quiet" and unfinished:
+            raise Stuck(f"nothing can happen any more at {now:g} s:\n{self._explain()}")
+
+    def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Cancel tasks and let them end, in no virtual time."""
+        tasks = sorted(tasks, key=hash)
+        for task in tasks:
+            task.cancel()
+        self._finish(tasks)
+
+    def _finish(self, tasks: Iterable[asyncio.Future[Any]], within: float = 0.0) -> None:
+        """Drive the loop until the tasks are done, or for that many virtual seconds."""
+        tasks, loop = list(tasks), self._loop
+        for task in tasks:
+            task.add_done_callback(lambda _: loop.halt("done"))
+        loop.until = loop.time() + (within or isinstance(loop, RealLoop))
+        while not all(task.done() for task in tasks):
+            if loop.drive() in ("until", "quiet", "livelock"):
+                break
+        loop.until = math.inf
+
+
+def explained(error: Exception) -> Exception:
+    """Return asyncio's error about a loop inside a loop as NestedRun, which says what to write; others as they are."""
+    if isinstance(error, RuntimeError) and ("running event loop" in str(error) or "already running" in str(error)):
+        nested = NestedRun(f"{error}; a world is running here: `await` the coroutine instead")
+        nested.__cause__ = error
+        return nested
+    return error
+
+
+def discard(coroutine: object) -> None:
+    """Close a coroutine that will not be run, so that Python does not warn of it."""
+    if inspect.iscoroutine(coroutine):
+        coroutine.close()

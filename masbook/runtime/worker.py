@@ -1,0 +1,173 @@
+"""Workers: the loop that takes an agent's messages from its mailbox and handles them.
+
+An agent has as many workers as messages it may work on at the same time; a worker without mail is parked and costs
+nothing. Agents create them; nobody else calls them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidInput, UnknownCapability
+from .driver import explained
+from .message import Message, MessageType
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+_REQUEST = MessageType.REQUEST
+current_worker: contextvars.ContextVar[Worker | None] = contextvars.ContextVar("current_worker", default=None)
+
+
+class Worker:
+    """One pair of hands of an agent.
+
+    `message` is what it has in hand, until that is handled, failed or cancelled; `since` when it took it, in virtual
+    seconds. It is `live` until the agent stops or crashes.
+    """
+
+    __slots__ = ("_agent", "_parked", "_task", "_unwanted", "live", "message", "since")
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._parked: asyncio.Future[None] | None = None  # resolved when there is mail
+        self._task: asyncio.Task[None] | None = None
+        self._unwanted = False  # the requester has cancelled
+        self.live = True
+        self.message: Message | None = None
+        self.since = 0.0
+
+    @property
+    def agent(self) -> Agent:
+        """Whose hands these are."""
+        return self._agent
+
+    def wake(self) -> None:
+        """Go through the mailbox, soon."""
+        if self._parked is not None:
+            self._parked.set_result(None)
+        else:
+            self._task = self._agent.world.loop.create_task(self._work(), name=self._agent.name)
+
+    async def _work(self) -> None:
+        """Handle messages, and park when there are none: the loop at the heart of every agent."""
+        current_worker.set(self)
+        agent, world = self._agent, self._agent.world
+        mailbox, usual, name, trace, clock = agent.mailbox, agent.mailbox.usual, agent.name, world.trace, world.clock
+        try:
+            while self.live:
+                if agent.paused is not None:
+                    await asyncio.shield(agent.paused)
+                message = mailbox.take() if mailbox.special else usual.popleft() if usual else None
+                if message is None:
+                    self._parked = world.loop.create_future()
+                    agent.idle.append(self)
+                    await self._parked
+                    continue
+                self.since = now = clock()
+                if message.expires <= now:
+                    world.bus.bury(message, name, "expired")
+                    continue
+                self.message = message
+                trace.append((now, "delivered", name, message.id))
+                if agent.slow:
+                    await asyncio.sleep(agent.slow)
+                if message.type is _REQUEST and message.to == name:
+                    await self.answer(message)
+                else:
+                    for handler, wanted in agent.handlers(message.topic):
+                        if wanted is None or wanted.matches(message):
+                            await handler(message)
+                if self.message is not None:
+                    trace.append((clock(), "handled", name, message.id))
+                    self.message = None
+        except Exception as error:
+            error = explained(error)
+            self.fail(error)
+            agent.crash(error)
+
+    async def answer(self, message: Message) -> None:
+        """Answer a request: with the result, the parts of a stream, or the error."""
+        agent, bus = self._agent, self._agent.world.bus
+        try:
+            offer = agent.offers.get(message.topic)
+            if offer is None:
+                raise UnknownCapability(f"{agent.name} cannot {message.topic!r}; it can {', '.join(agent.offers)}")
+            method, arguments = getattr(agent, message.topic), offer.validate(message.content)
+            if offer.streams:
+                await self._produce(message, method(**arguments))
+            else:
+                result = await method(**arguments)
+                if self.message is not None:
+                    bus.answer(agent, message, {"result": result})
+        except asyncio.CancelledError:
+            if not self._unwanted or self._task is None:
+                raise
+            self._task.uncancel()
+            agent.world.trace.record("cancelled", agent.name, message=message.id)
+            self.message, self._unwanted = None, False
+        except Exception as error:
+            error = explained(error)
+            error.add_note(f"raised by {agent.name} while it answered {message.topic!r}")
+            self.fail(error)
+            bus.answer_error(agent, message, error)
+
+    async def _produce(self, message: Message, parts: Any) -> None:
+        """Send the parts of a stream, never more than a window ahead of the reader."""
+        agent = self._agent
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                agent.world.bus.answer(agent, message, {"part": part}, MessageType.PART)
+                wait = agent.world.waits.get(message.id)
+                if wait is None or not await wait.future.room():
+                    break
+        agent.world.bus.answer(agent, message, {}, MessageType.END)
+
+    async def answer_query(self, message: Message) -> None:
+        """Answer a question about the agent, beside its other work."""
+        agent = self._agent
+        self.message = message
+        agent.world.trace.append((agent.world.clock(), "delivered", agent.name, message.id))
+        await self.answer(message)
+        if self.message is not None:
+            agent.world.trace.append((agent.world.clock(), "handled", agent.name, message.id))
+
+    def fail(self, error: Exception) -> None:
+        """Record that the message in hand has failed."""
+        if self.message is not None:
+            world, text = self._agent.world, f"{type(error).__name__}: {error}"
+            world.trace.append((world.clock(), "failed", self._agent.name, self.message.id, text))
+            self.message = None
+
+    def cancel_request(self) -> None:
+        """Stop working on the request in hand: nobody wants the answer."""
+        if self._task is not None:
+            self._unwanted = True
+            self._task.cancel("cancelled")
+
+    def dismiss(self, error: Exception, why: str) -> None:
+        """End for good; who waits for an answer to the message in hand gets the error."""
+        self.live = False
+        message = self.message
+        self.fail(error)
+        if message is not None and message.type is _REQUEST and message.to == self._agent.name:
+            self._agent.world.bus.answer_error(self._agent, message, error)
+        if self._task is not None:
+            self._task.cancel(why)
+
+
+async def perform_told(agent: Agent, message: Message) -> None:
+    """Run a capability that was told, not asked: there is no answer, and input that does not fit is a failure."""
+    offer = agent.offers[message.topic]
+    try:
+        arguments = offer.validate(message.content)
+    except InvalidInput as error:
+        if (worker := current_worker.get()) is not None:
+            worker.fail(error)
+        return
+    if offer.streams:
+        raise InvalidInput(f"{message.topic!r} streams its result to who asks; use `stream` instead of `tell`")
+    await getattr(agent, message.topic)(**arguments)
