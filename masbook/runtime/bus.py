@@ -23,7 +23,7 @@ from ..errors import (
     UnknownRecipient,
 )
 from .capability import Capability, Subscription
-from .message import SCALARS, FrozenDict, Message, MessageType, freeze
+from .message import SCALARS, FrozenDict, Message, MessageType, freeze, is_plain
 from .protocol import Protocol, ProtocolMonitor
 from .subscriptions import Subscriptions
 from .trace import Event
@@ -138,7 +138,8 @@ class MessageBus:
         """Return a new message from `sender`, with immutable content; `request` is the one it answers."""
         self._last_id = number = self._last_id + 1
         for value in content.values():
-            if value.__class__ not in SCALARS:
+            kind = value.__class__
+            if kind not in SCALARS or (kind is int and not is_plain(value)):
                 content = freeze(content)
                 break
         now = self._clock()

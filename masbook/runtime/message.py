@@ -95,38 +95,55 @@ class FrozenList(list):  # type: ignore[type-arg]
 
 
 SCALARS = frozenset({str, int, float, bool, type(None)})
+LARGEST = 10**4000  # Python writes no longer numbers
 
 
 def freeze(value: Any, path: str = "content") -> Any:
     """Return `value` as plain immutable data: models and dataclasses become dicts, enums their values.
 
     Raises Unrecordable, naming the place, for anything else: sets (their order is not repeatable), functions,
-    open files, DataFrames, keys that are not text.
+    open files, DataFrames, keys that are not text, lists that contain themselves.
     """
+    try:
+        return _freeze(value, path)
+    except RecursionError:
+        raise Unrecordable(f"{path} contains itself, or is nested too deeply to be recorded") from None
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether the value can be recorded as it is: text, None, or a number that is not absurdly long."""
+    kind = value.__class__
+    return kind in SCALARS and (kind is not int or -LARGEST < value < LARGEST)
+
+
+def _freeze(value: Any, path: str) -> Any:
     kind = type(value)
-    if kind in SCALARS or kind is FrozenDict or kind is FrozenList:
+    if is_plain(value) or kind is FrozenDict or kind is FrozenList:
         return value
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            if type(key) is not str:
-                raise Unrecordable(f"{path} has the key {key!r}: keys are text")
-            if type(item) not in SCALARS:
-                return FrozenDict({key: freeze(item, f"{path}.{key}") for key, item in value.items()})
-        return FrozenDict(value)
+        return FrozenDict({check_key(key, path): _freeze(item, f"{path}.{key}") for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return FrozenList(freeze(item, f"{path}[{i}]") for i, item in enumerate(value))
+        return FrozenList(_freeze(item, f"{path}[{i}]") for i, item in enumerate(value))
     if isinstance(value, Enum):
-        return freeze(value.value, path)
+        return _freeze(value.value, path)
     if hasattr(kind, "model_dump"):  # a pydantic model
-        return freeze(value.model_dump(mode="json"), path)
+        return _freeze(value.model_dump(warnings=False), path)
     if dataclasses.is_dataclass(kind):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
-        return freeze(fields, path)
+        return _freeze({field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}, path)
     if isinstance(value, str | int | float):  # subclasses, such as numpy's float64
-        return next(plain(value) for plain in (bool, str, int, float) if isinstance(value, plain))
+        plain = next(plain for plain in (str, int, float) if isinstance(value, plain))(value)
+        if is_plain(plain):
+            return plain
     raise Unrecordable(
         f"{path} is a {kind.__name__}, which the trace cannot record; send numbers, text, lists, dicts or models"
     )
+
+
+def check_key(key: Any, path: str = "content") -> str:
+    """Return the key, or raise Unrecordable if it is not text."""
+    if type(key) is not str:
+        raise Unrecordable(f"{path} has the key {key!r}: keys are text")
+    return key
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

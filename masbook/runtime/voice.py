@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InvalidValue, Undeliverable, UnknownCapability
-from .message import Message, MessageType
+from .message import Message, MessageType, check_key
 from .stream import StreamBuffer
 
 if TYPE_CHECKING:
@@ -160,4 +160,4 @@ def _cancel(agent: Voice, request: Message) -> None:
 def _merge(content: Mapping[str, Any], more: dict[str, Any]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InvalidValue(f"the content {content!r} has no names; write it as named fields, such as text={content!r}")
-    return {**content, **more}
+    return {check_key(key): value for key, value in (*content.items(), *more.items())}

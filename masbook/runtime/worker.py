@@ -160,7 +160,12 @@ class Worker:
 
 
 async def perform_told(agent: Agent, message: Message) -> None:
-    """Run a capability that was told, not asked: there is no answer, and input that does not fit is a failure."""
+    """Run a capability that was told, not asked: there is no answer, and input that does not fit is a failure.
+
+    Publications, and copies for those who listen in, are not orders and run nothing.
+    """
+    if message.to != agent.name:
+        return
     offer = agent.offers[message.topic]
     try:
         arguments = offer.validate(message.content)
