@@ -89,7 +89,7 @@ class Agent(Voice):
         self._error: Exception | None = None
         self._workers: list[Worker] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
+        self.plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
         self._heart: Any = None
         self._world: World | None = None
@@ -114,13 +114,13 @@ class Agent(Voice):
         subscription = Subscription(topic, wanted)
         self.world.bus.subscribe(self, subscription)
         self._subscribed.append((subscription, handler))
-        self._plans.clear()
+        self.plans.clear()
 
     def unsubscribe(self, topic: str) -> None:
         """End all subscriptions to exactly that topic or glob."""
         self.world.bus.unsubscribe(self, topic)
         self._subscribed = [pair for pair in self._subscribed if pair[0].topic != topic]
-        self._plans.clear()
+        self.plans.clear()
 
     def note(self, text: str, **data: Any) -> None:
         """Write a remark into the trace."""
@@ -250,14 +250,14 @@ class Agent(Voice):
 
     def handlers(self, topic: str) -> list[tuple[Callable[..., Awaitable[Any]], Filter | None]]:
         """Return the methods that a message on the topic is for, each with its filter; empty where there is none."""
-        plan = self._plans.get(topic)
+        plan = self.plans.get(topic)
         if plan is None:
             plan = [(handler, sub.filter) for sub, handler in self._subscribed if matches(topic, sub.topic)]
             if topic in self.offers:
                 plan.append((partial(perform_told, self), None))
             if not plan and (type(self) is Agent or type(self).on_message is not Agent.on_message):
                 plan.append((self.on_message, None))
-            self._plans[topic] = plan
+            self.plans[topic] = plan
         return plan
 
     # Life

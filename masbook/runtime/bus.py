@@ -23,12 +23,13 @@ from ..errors import (
     UnknownRecipient,
 )
 from .capability import Capability, Subscription
-from .message import SCALARS, FrozenDict, Message, MessageType, freeze, is_plain
+from .message import LARGEST, SCALARS, FrozenDict, Message, MessageType, freeze
 from .protocol import Protocol, ProtocolMonitor
 from .subscriptions import Subscriptions
 from .trace import Event
 from .voice import Voice
 from .waits import Wait
+from .worker import current_worker
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -139,15 +140,17 @@ class MessageBus:
         self._last_id = number = self._last_id + 1
         for value in content.values():
             kind = value.__class__
-            if kind not in SCALARS or (kind is int and not is_plain(value)):
+            if kind not in SCALARS or (kind is int and not -LARGEST < value < LARGEST):
                 content = freeze(content)
                 break
         now = self._clock()
         expires = math.inf if lifetime is None else now + _positive(lifetime, "a lifetime")
-        handling = sender.handling()
-        cause = None if handling is None else handling.id
-        chain = (*handling.chain, sender.name) if handling is not None and type is _REQUEST else ()
-        begun = request or handling
+        chain: tuple[str, ...] = ()
+        cause, begun, worker = None, request, current_worker.get()
+        if worker is not None and worker.agent is sender and (handling := worker.message) is not None:
+            cause, begun = handling.id, request or handling
+            if type is _REQUEST:
+                chain = (*handling.chain, sender.name)
         message = _new(
             Message,
             (
@@ -452,9 +455,6 @@ class _System(Voice):
     """The voice of the world itself."""
 
     name = "world"
-
-    def handling(self) -> None:
-        return None
 
 
 def _positive(seconds: float, what: str) -> float:

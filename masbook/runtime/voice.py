@@ -22,17 +22,13 @@ OnTimeout = Literal["leave", "cancel"]
 
 
 class Voice:
-    """The sending half of an agent; `name`, `world` and `handling` come from the other half."""
+    """The sending half of an agent; `name` and `world` come from the other half."""
 
     name: str
 
     @property
     def world(self) -> World:
         """The world it lives in."""
-        raise NotImplementedError
-
-    def handling(self) -> Message | None:
-        """Return the message being handled by whoever calls."""
         raise NotImplementedError
 
     async def tell(
@@ -54,7 +50,7 @@ class Voice:
         """
         bus = self.world.bus
         agent = bus.agent(to)
-        if agent is not None and not agent.handlers(topic):
+        if agent is not None and not (agent.plans.get(topic) or agent.handlers(topic)):
             raise UnknownCapability(f"{to} has no handler for {topic!r}; it can {', '.join(agent.offers)}")
         content = more if content is None else _merge(content, more)
         message = bus.compose(self, MessageType.TELL, to, topic, content, priority, ttl, conversation)

@@ -29,10 +29,10 @@ class Worker:
     seconds. It is `live` until the agent stops or crashes.
     """
 
-    __slots__ = ("_agent", "_parked", "_task", "_unwanted", "live", "message", "since")
+    __slots__ = ("_parked", "_task", "_unwanted", "agent", "live", "message", "since")
 
     def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+        self.agent = agent
         self._parked: asyncio.Future[None] | None = None  # resolved when there is mail
         self._task: asyncio.Task[None] | None = None
         self._unwanted = False  # the requester has cancelled
@@ -40,22 +40,17 @@ class Worker:
         self.message: Message | None = None
         self.since = 0.0
 
-    @property
-    def agent(self) -> Agent:
-        """Whose hands these are."""
-        return self._agent
-
     def wake(self) -> None:
         """Go through the mailbox, soon."""
         if self._parked is not None:
             self._parked.set_result(None)
         else:
-            self._task = self._agent.world.loop.create_task(self._work(), name=self._agent.name)
+            self._task = self.agent.world.loop.create_task(self._work(), name=self.agent.name)
 
     async def _work(self) -> None:
         """Handle messages, and park when there are none: the loop at the heart of every agent."""
         current_worker.set(self)
-        agent, world = self._agent, self._agent.world
+        agent, world, plans = self.agent, self.agent.world, self.agent.plans
         mailbox, usual, name, trace, clock = agent.mailbox, agent.mailbox.usual, agent.name, world.trace, world.clock
         try:
             while self.live:
@@ -78,7 +73,7 @@ class Worker:
                 if message.type is _REQUEST and message.to == name:
                     await self.answer(message)
                 else:
-                    for handler, wanted in agent.handlers(message.topic):
+                    for handler, wanted in plans.get(message.topic) or agent.handlers(message.topic):
                         if wanted is None or wanted.matches(message):
                             await handler(message)
                 if self.message is not None:
@@ -91,7 +86,7 @@ class Worker:
 
     async def answer(self, message: Message) -> None:
         """Answer a request: with the result, the parts of a stream, or the error."""
-        agent, bus = self._agent, self._agent.world.bus
+        agent, bus = self.agent, self.agent.world.bus
         try:
             offer = agent.offers.get(message.topic)
             if offer is None:
@@ -117,7 +112,7 @@ class Worker:
 
     async def _produce(self, message: Message, parts: Any) -> None:
         """Send the parts of a stream, never more than a window ahead of the reader."""
-        agent = self._agent
+        agent = self.agent
         async with contextlib.aclosing(parts):
             async for part in parts:
                 agent.world.bus.answer(agent, message, {"part": part}, MessageType.PART)
@@ -128,7 +123,7 @@ class Worker:
 
     async def answer_query(self, message: Message) -> None:
         """Answer a question about the agent, beside its other work."""
-        agent = self._agent
+        agent = self.agent
         self.message = message
         agent.world.trace.append((agent.world.clock(), "delivered", agent.name, message.id))
         await self.answer(message)
@@ -138,8 +133,8 @@ class Worker:
     def fail(self, error: Exception) -> None:
         """Record that the message in hand has failed."""
         if self.message is not None:
-            world, text = self._agent.world, f"{type(error).__name__}: {error}"
-            world.trace.append((world.clock(), "failed", self._agent.name, self.message.id, text))
+            world, text = self.agent.world, f"{type(error).__name__}: {error}"
+            world.trace.append((world.clock(), "failed", self.agent.name, self.message.id, text))
             self.message = None
 
     def cancel_request(self) -> None:
@@ -153,8 +148,8 @@ class Worker:
         self.live = False
         message = self.message
         self.fail(error)
-        if message is not None and message.type is _REQUEST and message.to == self._agent.name:
-            self._agent.world.bus.answer_error(self._agent, message, error)
+        if message is not None and message.type is _REQUEST and message.to == self.agent.name:
+            self.agent.world.bus.answer_error(self.agent, message, error)
         if self._task is not None:
             self._task.cancel(why)
 
