@@ -22,7 +22,7 @@ install: .venv/installed ## Make .venv with the pinned packages (uv if it is the
 
 lab: install ## Open chapter 00 in JupyterLab; without a display, print its address
 	@case "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY" in Linux) browser=--no-browser ;; *) browser= ;; esac; \
-	exec $(PYTHON) -m jupyterlab notebooks/00_start_here.ipynb --ServerApp.root_dir="$(CURDIR)" \
+	exec $(PYTHON) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --ServerApp.root_dir="$(CURDIR)" \
 		--ip=127.0.0.1 --allow-root $$browser $(ARGS)
 
 test: lint ## Check everything: style, types, every module, every notebook, the browser where Chromium is installed
