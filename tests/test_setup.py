@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -98,6 +99,17 @@ def test_constraints_pin_every_dependency_at_every_level() -> None:
 def test_constraints_satisfy_pyproject() -> None:
     pinned = pins((ROOT / "constraints.txt").read_text())
     assert [str(line) for name, line in (RUNTIME | TOOLS).items() if pinned[name] not in line.specifier] == []
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0"])
+def test_the_pinned_packages_install_on_every_python_we_promise(python: str) -> None:
+    pinned = pins((ROOT / "constraints.txt").read_text())
+    here = {canonicalize_name(package.name): package for package in distributions()}
+    demands = {
+        name: SpecifierSet(here[name].metadata.get("Requires-Python", "")) for name in pinned.keys() & here.keys()
+    }
+    assert python in SpecifierSet(PROJECT["requires-python"])
+    assert [name for name, demand in demands.items() if python not in demand] == []
 
 
 @pytest.mark.parametrize(
