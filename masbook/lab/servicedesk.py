@@ -148,7 +148,7 @@ async def service_desk(
 
 
 def _open_desk(world: World, clerks: int, routing: str | Routing) -> Dispatcher:
-    """Bring the clerks and the dispatcher to life."""
+    """Bring the dispatcher and the clerks to life."""
     if not 1 <= clerks <= len(ROSTER):
         raise InvalidValue(f"clerks={clerks!r}; the roster has 1 to {len(ROSTER)}")
     rule = ROUTING.get(routing) if isinstance(routing, str) else routing
@@ -156,7 +156,7 @@ def _open_desk(world: World, clerks: int, routing: str | Routing) -> Dispatcher:
         raise InvalidValue(f"routing={routing!r}; choose one of {', '.join(ROUTING)}, or give a rule of your own")
     team = [Clerk(*entry) for entry in ROSTER[:clerks]]
     desk = Dispatcher("dispatcher", team, rule)
-    for agent in (*team, desk):
+    for agent in (desk, *team):
         world.spawn(agent)
     return desk
 
