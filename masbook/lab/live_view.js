@@ -1,0 +1,223 @@
+// Draws the frames of masbook.lab.live_view.Picture: agents as nodes, messages flying between them, metrics as tiles.
+// Everything is here: no library, no network. The colours are those of Okabe and Ito, told apart by most eyes.
+
+const SVG = "http://www.w3.org/2000/svg";
+const RING = 24; // up to this many agents stand in a ring, more in a grid
+const METRICS = [
+  ["sent", "sent", "messages sent, one for each recipient"],
+  ["delivered", "delivered", "handed to an agent"],
+  ["handled", "handled", "worked through"],
+  ["in_flight", "waiting", "on their way, or in a mailbox"],
+  ["mean_latency", "mean reply", "mean time from request to reply, in virtual seconds"],
+  ["failed", "failed", "the handler raised an error"],
+  ["timed_out", "timed out", "requests without a reply in time"],
+  ["dropped", "dropped", "lost to a fault"],
+  ["dead", "dead letters", "could not be delivered"],
+];
+const TROUBLE = new Set(["failed", "timed_out", "dropped", "dead"]);
+const LEGEND = [
+  ["state idle", "idle"], ["state busy", "busy"], ["state error", "crashed"], ["state offline", "offline"],
+  ["flight request", "request"], ["flight reply", "reply"], ["flight tell", "tell"], ["flight publish", "publish"],
+  ["flight broadcast", "broadcast"], ["flight lost", "lost"],
+];
+
+function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function html(tag, className, ...children) {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.append(...children);
+  return node;
+}
+
+// Where each agent stands, with the anchor of its label: [x, y, radius, anchor, label x, label y].
+function places(count, width) {
+  return count > RING ? grid(count, width) : ring(count, width);
+}
+
+function ring(count, width) {
+  const height = count <= 2 ? 200 : count <= 8 ? 330 : 430;
+  const radius = count <= 12 ? 20 : 15;
+  const [cx, cy, rx, ry] = [width / 2, height / 2, Math.max(70, width / 2 - 145), height / 2 - 60];
+  const spots = arc(count, rx, ry).map((angle) => {
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    const [x, y] = [cx + rx * cos, cy + ry * sin];
+    if (Math.abs(cos) < 0.2) return [x, y, radius, "middle", 0, sin < 0 ? -radius - 19 : radius + 16];
+    return [x, y, radius, cos < 0 ? "end" : "start", Math.sign(cos) * (radius + 9), -1];
+  });
+  return { height, spots };
+}
+
+// Angles at equal distances along an ellipse, beginning at the left for two agents, else at the top.
+function arc(count, rx, ry) {
+  const steps = 720, lengths = [0], start = count === 2 ? Math.PI : -Math.PI / 2;
+  for (let i = 0; i < steps; i++) {
+    const angle = start + (2 * Math.PI * (i + 0.5)) / steps;
+    lengths.push(lengths[i] + Math.hypot(rx * Math.sin(angle), ry * Math.cos(angle)));
+  }
+  return Array.from({ length: count }, (_, k) => {
+    const wanted = (lengths[steps] * k) / count;
+    return start + (2 * Math.PI * lengths.findIndex((length) => length >= wanted - 1e-9)) / steps;
+  });
+}
+
+function grid(count, width) {
+  const columns = Math.min(count, Math.ceil(Math.sqrt(count * 2.2))), rows = Math.ceil(count / columns);
+  const cell = width / columns, radius = Math.min(14, cell / 3.2), line = Math.max(cell, radius * 2 + 26);
+  const labelled = count <= 60;
+  const spots = Array.from({ length: count }, (_, i) => [
+    cell * ((i % columns) + 0.5), line * (Math.floor(i / columns) + 0.5), radius,
+    labelled ? "middle" : "none", 0, radius + 13,
+  ]);
+  return { height: Math.max(160, rows * line + 10), spots };
+}
+
+function clipped(text, length) {
+  return text.length > length ? text.slice(0, length - 1) + "…" : text;
+}
+
+function seconds(value) {
+  const digits = value < 100 ? 2 : value < 1000 ? 1 : 0;
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function amount(name, value) {
+  if (value === null || value === undefined) return "–";
+  return name === "mean_latency" ? `${seconds(value)} s` : value.toLocaleString("en");
+}
+
+class Scene {
+  constructor(root) {
+    this.clock = html("span", "masbook-clock");
+    this.legend = html("div", "masbook-legend", ...LEGEND.map(([kind, label]) =>
+      html("span", "", html("i", kind), label)));
+    this.edges = svg("g", { class: "edges" });
+    this.nodes = svg("g", { class: "nodes" });
+    this.flights = svg("g", { class: "flights" });
+    this.empty = svg("text", { class: "empty", x: "50%", y: "50%", "text-anchor": "middle" });
+    this.empty.textContent = "press Play, or Step for one event at a time";
+    this.canvas = svg("svg", { class: "masbook-canvas", role: "img", "aria-label": "agents and messages" },
+      this.edges, this.flights, this.nodes, this.empty);
+    this.tiles = html("div", "masbook-metrics");
+    this.values = {};
+    for (const [name, label, meaning] of METRICS) {
+      this.values[name] = html("b", `masbook-metric-${name}`);
+      const tile = html("div", TROUBLE.has(name) ? "tile trouble" : "tile", this.values[name], html("span", "", label));
+      tile.title = meaning;
+      this.tiles.append(tile);
+    }
+    root.append(html("div", "masbook-top", this.clock, this.legend), this.canvas, this.tiles);
+    this.root = root;
+    this.names = null;
+    this.serial = null;
+  }
+
+  get width() {
+    return Math.max(360, this.root.clientWidth - 28);
+  }
+
+  draw(frame) {
+    const agents = frame.agents ?? [];
+    const names = [this.width, ...agents.map((agent) => agent[0])].join("\n");
+    if (names !== this.names) this.arrange(agents, names);
+    this.clock.replaceChildren(`${seconds(frame.time ?? 0)} s`);
+    if (frame.expected) this.clock.append(html("small", "", ` of about ${seconds(frame.expected)} s`));
+    this.canvas.dataset.time = frame.time ?? 0;
+    this.canvas.dataset.serial = frame.serial ?? 0;
+    agents.forEach((agent, i) => this.agent(i, agent));
+    this.connect(frame.edges ?? []);
+    for (const [name, , ] of METRICS) {
+      const value = frame.metrics?.[name];
+      this.values[name].textContent = amount(name, value);
+      this.values[name].parentElement.classList.toggle("some", value > 0);
+    }
+    const first = this.serial === null; // a view that is shown late does not replay what has flown already
+    if (frame.serial !== this.serial && !first) for (const flight of frame.flights ?? []) this.fly(flight);
+    this.serial = frame.serial ?? 0;
+  }
+
+  arrange(agents, names) {
+    this.names = names;
+    const { height, spots } = places(agents.length, this.width);
+    this.spots = spots;
+    this.canvas.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
+    this.empty.style.display = agents.length ? "none" : "";
+    this.drawn = agents.map(([name], i) => this.node(name, spots[i]));
+    this.nodes.replaceChildren(...this.drawn.map((node) => node.group));
+    this.edges.replaceChildren();
+    this.lines = new Map();
+  }
+
+  node(name, [x, y, radius, anchor, dx, dy]) {
+    const title = svg("title"), disc = svg("circle", { r: radius, class: "disc" });
+    const waiting = svg("text", { class: "waiting", "text-anchor": "middle", dy: "0.36em" });
+    const label = svg("text", { class: "name", "text-anchor": anchor, x: dx, y: dy });
+    const work = svg("text", { class: "work", "text-anchor": anchor, x: dx, y: dy + 14 });
+    label.textContent = clipped(name, anchor === "middle" ? 14 : 20);
+    const group = svg("g", { transform: `translate(${x} ${y})` }, title,
+      svg("circle", { r: radius + 5, class: "halo" }), disc, waiting);
+    if (anchor !== "none") group.append(label, work);
+    return { group, title, waiting, work };
+  }
+
+  agent(i, [name, state, waiting, work]) {
+    const node = this.drawn[i];
+    node.group.setAttribute("class", `agent ${state}`);
+    node.group.dataset.name = name;
+    node.waiting.textContent = state === "error" ? "×" : waiting || "";
+    const doing = state === "busy" ? work : state === "error" ? "crashed" : state === "offline" ? "offline" : "";
+    node.work.textContent = clipped(doing, 22);
+    node.title.textContent = `${name}: ${state}${work ? `, at work on ${work}` : ""}, ${waiting} waiting`;
+  }
+
+  connect(edges) {
+    for (const [a, b, count] of edges) {
+      const key = `${a}-${b}`;
+      if (!this.lines.has(key)) {
+        const [[x1, y1], [x2, y2]] = [this.spots[a], this.spots[b]];
+        const line = svg("line", { x1, y1, x2, y2 });
+        this.lines.set(key, line);
+        this.edges.append(line);
+      }
+      this.lines.get(key).style.strokeWidth = Math.min(4, 0.75 + Math.log10(count + 1));
+    }
+  }
+
+  fly([from, to, style]) {
+    if (this.flights.childElementCount > 120) return; // a crowd of dots says no more than a hundred do
+    const [x1, y1] = this.spots[from], [x2, y2] = this.spots[to];
+    const length = Math.hypot(x2 - x1, y2 - y1) || 1;
+    const [ox, oy] = [(-(y2 - y1) / length) * 4, ((x2 - x1) / length) * 4]; // keep to the right of the line
+    const lost = style === "lost";
+    const reach = lost ? 0.6 : 1;
+    const at = (share) => `translate(${x1 + (x2 - x1) * share + ox}px, ${y1 + (y2 - y1) * share + oy}px)`;
+    const dot = lost
+      ? svg("path", { d: "M-5,-5 L5,5 M-5,5 L5,-5", class: "flight lost" })
+      : svg("circle", { r: 5, class: `flight ${style}` });
+    this.flights.append(dot);
+    const frames = lost
+      ? [{ transform: at(0.1) }, { transform: at(reach), opacity: 1, offset: 0.5 }, { transform: at(reach), opacity: 0 }]
+      : [{ transform: at(0) }, { transform: at(reach) }];
+    dot.animate(frames, { duration: lost ? 1100 : 550, easing: "ease-in-out" }).onfinish = () => dot.remove();
+  }
+}
+
+export default {
+  render({ model, el }) {
+    el.classList.add("masbook-live");
+    const scene = new Scene(el);
+    const draw = () => scene.draw(model.get("frame"));
+    const resized = new ResizeObserver(draw); // also draws for the first time, once the width is known
+    resized.observe(el);
+    model.on("change:frame", draw);
+    return () => {
+      resized.disconnect();
+      model.off("change:frame", draw);
+    };
+  },
+};

@@ -1,0 +1,72 @@
+"""What a dashboard shows when a run has ended: its result, its digest, the call that repeats it, and its charts."""
+
+from __future__ import annotations
+
+import base64
+import html
+import traceback
+
+import ipywidgets as widgets
+
+from ..runtime.world import Run
+from . import charts
+from .controls import Settings
+
+CHARTS = ("sequence", "timeline", "latency", "success", "topology")
+
+
+class Results:
+    """What a finished run gives: its digest, the call that repeats it, and its charts, drawn when looked at."""
+
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._digest = panel("masbook-digest")
+        self._charts = [panel("masbook-chart") for _ in CHARTS]
+        self._tabs = widgets.Tab(self._charts, titles=[name.capitalize() for name in CHARTS])
+        self._tabs.observe(lambda _: self._draw(), "selected_index")
+        self.widget = widgets.VBox([self._digest, self._tabs])
+        self.widget.add_class("masbook-results")
+        self.clear()
+
+    def clear(self) -> None:
+        """Show nothing, until the next run has ended."""
+        self._run = None
+        self.widget.layout.display = "none"
+        for panel in (self._digest, *self._charts):
+            panel.value = ""
+
+    def show(self, run: Run, settings: Settings, complete: bool) -> None:
+        """Show a run; one that was stopped cannot be repeated, so that it has no digest to compare."""
+        self._run = run
+        facts = {"result": repr(run.result)} if run.ok else {}
+        facts |= {"digest": run.digest, "repeat it with": settings.call(run.scenario)}
+        if not complete:
+            facts = {"stopped by hand": "so there is no digest to compare"}
+        rows = "".join(f"<dt>{name}</dt><dd><code>{html.escape(text)}</code></dd>" for name, text in facts.items())
+        self._digest.value = f"<dl>{rows}</dl>"
+        self.widget.layout.display = ""
+        self._draw()
+
+    def _draw(self) -> None:
+        index = self._tabs.selected_index or 0
+        if self._run is None or self._charts[index].value:
+            return
+        try:
+            picture = getattr(charts, CHARTS[index])(self._run).png()
+        except Exception as error:  # a run without its chart is still a run
+            self._charts[index].value = as_text(error)
+        else:
+            data = base64.b64encode(picture).decode()
+            self._charts[index].value = f'<img alt="{CHARTS[index]}" src="data:image/png;base64,{data}">'
+
+
+def as_text(error: Exception) -> str:
+    """Return the error as HTML: its type and what it says."""
+    return f"<pre>{html.escape(''.join(traceback.format_exception_only(error)))}</pre>"
+
+
+def panel(name: str) -> widgets.HTML:
+    """Return an empty piece of HTML of that class."""
+    panel = widgets.HTML()
+    panel.add_class(name)
+    return panel
