@@ -9,35 +9,29 @@ and `Supervision` says what becomes of it then.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import (
-    AgentCrashed,
-    AgentOffline,
     InvalidName,
-    InvalidValue,
     WorldError,
 )
+from . import require
 from .capability import Capability, Subscription, capability
+from .life import Life
 from .mailbox import Mailbox, Policy
 from .message import Filter, Message, MessageType, matches
 from .supervision import Supervision
-from .voice import Voice
-from .worker import Worker, current_worker, perform_told
+from .worker import QUERIES, Worker, perform_told
 
 if TYPE_CHECKING:
     from .world import World
 
-State = Literal["idle", "busy", "error", "offline"]
-QUERIES = frozenset({"ping", "status", "capabilities", "info"})  # answered at once, also by a busy agent
 
-
-class Agent(Voice):
+class Agent(Life):
     """A member of the society.
 
     States: `idle`; `busy` while a handler runs; `error` after a crash, until a restart; `offline` before `spawn` and
@@ -71,34 +65,19 @@ class Agent(Voice):
         """Give the agent a name; `heartbeat` is the interval in virtual seconds at which it reports to the registry."""
         if not isinstance(name, str) or not name.strip():
             raise InvalidName(f"an agent called {name!r}: give it a name, such as 'worker_1'")
-        if not isinstance(concurrency, int) or concurrency < 1:
-            raise InvalidValue(f"concurrency {concurrency!r}: a whole number of messages from 1 up")
-        if heartbeat is not None and not heartbeat > 0:
-            raise InvalidValue(f"a heartbeat every {heartbeat!r} s: give more than 0 virtual seconds, or None")
+        super().__init__(Mailbox(capacity, policy))
         self.name = name
-        self.concurrency = concurrency
+        self.concurrency = require.whole("concurrency", concurrency)
         self.tags = tuple(sorted(tags))
-        self.heartbeat = heartbeat
-        self.mailbox = Mailbox(capacity, policy)
-        self.supervision = Supervision()
-        self.parent: Agent | None = None
-        self.online = False
-        self.idle: list[Worker] = []  # those that could take a message now
+        self.heartbeat = None if heartbeat is None else require.positive("heartbeat", heartbeat)
         self.slow = 0.0  # virtual seconds that a fault adds to every message
-        self.paused: asyncio.Future[None] | None = None  # done when a pause is over
-        self._error: Exception | None = None
-        self._workers: list[Worker] = []
-        self._tasks: dict[asyncio.Task[Any], None] = {}
         self.plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
-        self._heart: Any = None
         self._world: World | None = None
 
     async def sleep(self, seconds: float) -> None:
         """Wait for that many virtual seconds; InvalidValue if negative."""
-        if not seconds >= 0:
-            raise InvalidValue(f"sleep({seconds!r}): give 0 or more virtual seconds")
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(require.not_negative("the time to sleep", seconds))
 
     def subscribe(
         self,
@@ -126,28 +105,7 @@ class Agent(Voice):
         """Write a remark into the trace."""
         self.world.trace.record("note", self.name, text=text, data=data)
 
-    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine beside the mailbox, as long as the agent runs; its error crashes the agent."""
-        context = contextvars.copy_context()
-        context.run(current_worker.set, None)
-        task = self.world.loop.create_task(self._guard(coroutine), name=self.name, context=context)
-        self._tasks[task] = None
-        task.add_done_callback(lambda task: self._tasks.pop(task, None))
-        return task
-
-    async def _guard(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            return await coroutine
-        except Exception as error:
-            self.crash(error)
-
     # What subclasses may define
-
-    async def on_start(self) -> None:
-        """Do what comes before the first message, at spawn and after each restart."""
-
-    async def on_stop(self) -> None:
-        """Do what comes after the last message."""
 
     async def on_message(self, message: Message) -> None:
         """Handle what no capability and no `@on` method handles."""
@@ -203,6 +161,11 @@ class Agent(Voice):
         return self._world
 
     @property
+    def unborn(self) -> bool:
+        """Whether it has never been spawned."""
+        return self._world is None
+
+    @property
     def now(self) -> float:
         """The current instant, in virtual seconds."""
         return self.world.now
@@ -211,26 +174,6 @@ class Agent(Voice):
     def random(self) -> Random:
         """The agent's own stream of random numbers, derived from the seed and its name."""
         return self.world.random(self.name)
-
-    @property
-    def state(self) -> State:
-        """`idle`, `busy`, `error` or `offline`."""
-        if self._error is not None:
-            return "error"
-        if not self.online:
-            return "offline"
-        return "busy" if len(self.idle) < len(self._workers) else "idle"
-
-    @property
-    def load(self) -> float:
-        """Messages in work and waiting, for each message it can work on at once."""
-        return (len(self._workers) - len(self.idle) + len(self.mailbox)) / self.concurrency
-
-    @property
-    def stalled(self) -> float:
-        """For how many virtual seconds it has been at the message it has worked on longest."""
-        now = self.now
-        return max((now - worker.since for worker in self._workers if worker.message is not None), default=0.0)
 
     @property
     def metrics(self) -> dict[str, int]:
@@ -242,11 +185,6 @@ class Agent(Voice):
     def subscriptions(self) -> list[Subscription]:
         """Return what the agent listens to."""
         return [subscription for subscription, _ in self._subscribed]
-
-    def handling(self) -> Message | None:
-        """Return the message being handled by whoever calls, if it is this agent."""
-        worker = current_worker.get()
-        return worker.message if worker is not None and worker.agent is self else None
 
     def handlers(self, topic: str) -> list[tuple[Callable[..., Awaitable[Any]], Filter | None]]:
         """Return the methods that a message on the topic is for, each with its filter; empty where there is none."""
@@ -260,135 +198,13 @@ class Agent(Voice):
             self.plans[topic] = plan
         return plan
 
-    # Life
+    # What the world and the bus call
 
-    def start(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
-        """Begin to live in a world; `world.spawn` calls it."""
+    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
+        """Come into a world and begin to live; `world.spawn` calls it."""
         self._world, self.parent, self.supervision = world, parent, supervision
         self._subscribed = [(subscription, getattr(self, method)) for subscription, method in self._listeners]
-        world.bus.attach(self)
-        world.registry.enter(self)
         self._begin()
-
-    def _begin(self) -> None:
-        self.online, self._error = True, None
-        self._beat(self.now, 0)
-        if type(self).on_start is Agent.on_start:
-            self._open()
-        else:
-            self.background(self._prepare())
-
-    def _beat(self, born: float, number: int) -> None:
-        """Send a heartbeat to the registry at each multiple of the interval, as long as the agent runs."""
-        if self.heartbeat is None:
-            return
-        if number and self.responsive:
-            content = {"load": self.load, "stalled": self.stalled}
-            self.world.bus.post(self, MessageType.HEARTBEAT, self.world.registry.name, "heartbeat", content)
-        when = born + (number + 1) * self.heartbeat
-        self._heart = self.world.loop.call_at(when, self._beat, born, number + 1)
-
-    async def _prepare(self) -> None:
-        await self.on_start()
-        self._open()
-
-    def _open(self) -> None:
-        self._workers = [Worker(self) for _ in range(self.concurrency)]
-        self.idle = list(reversed(self._workers))
-        while self.idle and self.concurrency - len(self.idle) < len(self.mailbox):
-            self.wake()
-
-    def stop(self, reason: str = "stop") -> asyncio.Future[None]:
-        """Stop at once, also in the middle of a handler; return a future that is done when `on_stop` is.
-
-        Waiting messages become dead letters, and requests being answered end in AgentOffline for who asked.
-        """
-        by_itself = self.handling() is not None
-        done = self.world.loop.create_future()
-        if not self.online:
-            done.set_result(None)
-            return done
-        self.world.trace.record("stopped", self.name, reason=reason)
-        self._halt(AgentOffline(f"{self.name} has stopped"), "stopped")
-        self._close("stopped")
-        hook = self.world.loop.create_task(self.on_stop(), name=self.name)
-        hook.add_done_callback(lambda task: self._stopped(task, done))
-        if by_itself and self.supervision.restart == "always":
-            self.supervision.schedule(self, self._restart)
-        return done
-
-    def _stopped(self, task: asyncio.Task[None], done: asyncio.Future[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.world.trace.record("crashed", self.name, error=type(error).__name__, message=str(error))
-        if not done.done():
-            done.set_result(None)
-
-    def crash(self, error: Exception, restart_after: float | None = None) -> None:
-        """Crash: what is in hand is lost; what waits is kept for a restart, or becomes dead letters if there is none.
-
-        `restart_after` virtual seconds starts the agent again whatever its supervision says.
-        """
-        if not self.online:
-            return
-        self.world.trace.record("crashed", self.name, error=type(error).__name__, message=str(error))
-        self._error = error
-        self._halt(AgentCrashed(f"{self.name} crashed: {type(error).__name__}: {error}"), "crashed")
-        if restart_after is not None:
-            self.world.loop.call_later(restart_after, self._restart, 0, restart_after)
-            return
-        if self.supervision.schedule(self, self._restart):
-            return
-        self._close("crashed")
-        self.world.escalate(self, error)
-
-    def _halt(self, error: Exception, why: str) -> None:
-        """End all work in hand; who waits for an answer gets the error."""
-        workers, self._workers, self.idle = self._workers, [], []
-        if self._heart is not None:
-            self._heart.cancel()
-        for worker in workers:
-            worker.dismiss(error, why)
-        for task in list(self._tasks):
-            task.cancel(why)
-
-    def _close(self, reason: str) -> None:
-        """Leave the world: no subscriptions, no registration, nothing in the mailbox."""
-        self.online = False
-        self.world.bus.detach(self)
-        self.world.registry.forget(self.name, reason)
-        letters = self.mailbox.empty(AgentOffline(f"{self.name} has {reason}"))
-        for message in letters:
-            self.world.bus.bury(message, self.name, reason)
-
-    def _restart(self, attempt: int, backoff: float) -> None:
-        if self.online and self._error is None:
-            return
-        self.world.trace.record("restarted", self.name, attempt=attempt, backoff=backoff)
-        if not self.online:
-            self.world.bus.attach(self)
-        self.world.registry.enter(self)
-        self._begin()
-
-    def restart(self) -> None:
-        """Start again after a crash or a stop; the mailbox is kept after a crash."""
-        self._restart(0, 0.0)
-
-    def pause(self, seconds: float) -> None:
-        """Take no messages and send no heartbeats for that many virtual seconds."""
-        self.world.trace.record("paused", self.name, seconds=seconds)
-        self.paused = self.world.loop.create_future()
-        self.world.loop.call_later(seconds, self.paused.set_result, None)
-
-    @property
-    def responsive(self) -> bool:
-        """Whether the agent runs: online, not crashed, and not paused."""
-        return self.online and self._error is None and (self.paused is None or self.paused.done())
-
-    # Work
-
-    def wake(self) -> None:
-        """Let an idle worker go through the mailbox."""
-        self.idle.pop().wake()
 
     def answers_at_once(self, message: Message) -> bool:
         """Answer one of the queries that even a busy agent answers; return False for any other request."""
@@ -399,7 +215,7 @@ class Agent(Voice):
 
     def cancel_request(self, request: int | None) -> None:
         """Stop working on a request that nobody wants any more, or take it out of the mailbox."""
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.message is not None and worker.message.id == request:
                 return worker.cancel_request()
         return self.withdraw(request, "cancelled")
@@ -416,6 +232,11 @@ def _collect(cls: type[Agent]) -> None:
     methods = [(name, getattr(cls, name)) for name in names if callable(getattr(cls, name, None))]
     cls.offers = {name: method.capability for name, method in methods if hasattr(method, "capability")}
     cls._listeners = [(sub, name) for name, method in methods for sub in getattr(method, "subscriptions", ())]
+    for name in [*cls.offers, *(name for _, name in cls._listeners)]:
+        if name in _RESERVED - QUERIES:
+            raise InvalidName(f"{cls.__name__}.{name}: every agent has {name!r} for itself; call yours something else")
 
 
+_RESERVED: frozenset[str] = frozenset()
 _collect(Agent)
+_RESERVED = frozenset(dir(Agent("reserved")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
@@ -22,14 +22,16 @@ from ..errors import (
     UnknownCapability,
     UnknownRecipient,
 )
+from . import require
 from .capability import Capability, Subscription
 from .message import LARGEST, SCALARS, FrozenDict, Message, MessageType, freeze
 from .protocol import Protocol, ProtocolMonitor
+from .stream import StreamBuffer
 from .subscriptions import Subscriptions
 from .trace import Event
 from .voice import Voice
 from .waits import Wait
-from .worker import current_worker
+from .worker import QUERIES, current_worker, wait_path
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -89,9 +91,9 @@ class MessageBus:
 
     def attach(self, agent: Agent) -> None:
         """Make the agent reachable and subscribe its `@on` methods."""
-        self._agents[agent.name] = agent
         for subscription in agent.subscriptions():
             self.subscribe(agent, subscription)
+        self._agents[agent.name] = agent
 
     def detach(self, agent: Agent) -> None:
         """Forget the agent's subscriptions; its name stays known, so that late mail is answered with the reason."""
@@ -144,13 +146,10 @@ class MessageBus:
                 content = freeze(content)
                 break
         now = self._clock()
-        expires = math.inf if lifetime is None else now + _positive(lifetime, "a lifetime")
-        chain: tuple[str, ...] = ()
+        expires = math.inf if lifetime is None else now + require.positive("the time to live", lifetime)
         cause, begun, worker = None, request, current_worker.get()
         if worker is not None and worker.agent is sender and (handling := worker.message) is not None:
             cause, begun = handling.id, request or handling
-            if type is _REQUEST:
-                chain = (*handling.chain, sender.name)
         message = _new(
             Message,
             (
@@ -168,7 +167,6 @@ class MessageBus:
                 conversation or (number if begun is None else begun.conversation),
                 FrozenDict(content),
                 expires,
-                chain,
                 0.0,
                 None,
             ),
@@ -211,6 +209,7 @@ class MessageBus:
             if passed is None:
                 break
             message = passed
+        require.not_negative("the delay of a message", message.delay)
         message, recipients = self._recipients(message, agent)
         direct = message.type in _TO_ONE
         message = message._replace(copies=len(recipients) or int(direct))
@@ -262,6 +261,8 @@ class MessageBus:
         if direct and agent is None and routed:
             agent = routed[0]
             message = message._replace(to=agent.name)
+            if (wait := self._world.waits.get(message.id)) is not None:
+                self._world.waits[message.id] = wait._replace(on=agent.name)
         found: dict[Agent, None] = {}
         if agent is not None:
             found[agent] = None
@@ -269,6 +270,8 @@ class MessageBus:
             for listener, filters in self._subscriptions.audience(message.topic):
                 if filters is None or any(wanted.matches(message) for wanted in filters):
                     found[listener] = None
+            if self.security is not None:
+                found = {listener: None for listener in found if self.security.may_hear(listener.name, message.topic)}
         elif not direct:
             found.update({agent: None for agent in self._agents.values() if agent.online and not agent.service})
         elif message.to not in self._agents:
@@ -359,20 +362,56 @@ class MessageBus:
         """
         agent = self._agents.get(to)
         offer = None if agent is None else agent.offers.get(topic)
-        if agent is not None and offer is None:
-            raise UnknownCapability(f"{to} cannot {topic!r}; it can {', '.join(agent.offers)}")
+        buffered = isinstance(future, StreamBuffer)
+        if agent is not None:
+            self._check_offer(agent, offer, topic, buffered)
         message = self.compose(sender, _REQUEST, to, topic, content, priority, timeout)
-        if message.chain and agent is not None and message.chain.count(to) >= agent.concurrency:
-            path = " -> ".join((*message.chain[message.chain.index(to) :], to))
-            raise RequestCycle(f"{path}: {to} would wait for itself; use `tell`, or give it concurrency=2")
         number, waits = message.id, self._world.waits
-        timer = None if timeout is None else self._world.loop.call_later(timeout, self._time_out, number)
+        timer = None
+        if timeout is not None and not buffered:
+            timer = self._world.loop.call_later(timeout, self._time_out, number)
         waits[number] = _new(Wait, (sender.name, topic, to, message.time, future, timer))
         try:
+            if message.cause is not None and agent is not None and topic not in QUERIES:
+                self._enter_wait(message, agent)
             return message, offer, self.send(message)
         except BaseException:
-            waits.end(number)
+            self.end_wait(message)
             raise
+
+    def _check_offer(self, agent: Agent, offer: Capability | None, topic: str, buffered: bool) -> None:
+        if offer is None:
+            raise UnknownCapability(f"{agent.name} cannot {topic!r}; it can {', '.join(agent.offers)}")
+        if offer.streams != buffered:
+            how = "streams its answer: use `async for part in agent.stream(...)`"
+            how = how if offer.streams else "answers once: use `await agent.request(...)`"
+            raise InvalidValue(f"{topic!r} of {agent.name} {how}")
+
+    def _enter_wait(self, message: Message, agent: Agent) -> None:
+        """Note that the worker waits for the agent; RequestCycle if the agent waits for the worker already."""
+        worker = current_worker.get()
+        if worker is not None:
+            path = wait_path(agent, worker)
+            if path is not None:
+                cycle = " -> ".join((*path, path[0]))
+                raise RequestCycle(f"{cycle}: {message.to} would wait for itself; use `tell`, or more concurrency")
+            worker.awaits[message.id] = agent.name
+
+    def end_wait(self, message: Message) -> None:
+        """Forget who waits for the answer: it has come, or nobody wants it any more."""
+        self._world.waits.end(message.id)
+        worker = current_worker.get()
+        if worker is not None:
+            worker.awaits.pop(message.id, None)
+
+    async def in_time(self, request: Message, step: Awaitable[Any], timeout: float | None) -> Any:
+        """Await a step of a stream, and time the request out if that takes too long."""
+        timer = None if timeout is None else self._world.loop.call_later(timeout, self._time_out, request.id)
+        try:
+            return await step
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _time_out(self, request: int) -> None:
         wait = self._world.waits[request]
@@ -424,7 +463,8 @@ class MessageBus:
 
     def history(self, limit: int = 100) -> list[Event]:
         """Return the last messages sent, the newest last; how far back depends on the mode of the trace."""
-        return list(self._trace.events("sent"))[-limit:]
+        sent = list(self._trace.events("sent"))
+        return sent[max(0, len(sent) - require.whole("limit", limit, least=0)) :]
 
     @property
     def in_flight(self) -> int:
@@ -455,12 +495,6 @@ class _System(Voice):
     """The voice of the world itself."""
 
     name = "world"
-
-
-def _positive(seconds: float, what: str) -> float:
-    if not seconds > 0:
-        raise InvalidValue(f"{what} of {seconds!r} s: give more than 0 virtual seconds")
-    return seconds
 
 
 def _nobody(name: str | None, agents: Mapping[str, Agent]) -> str:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_type_hints, overload
 
 from ..errors import InvalidValue, NotAsync
+from . import require
 from .message import SCALARS, Filter, MessageType
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ class Capability:
 
     def restore(self, value: Any) -> Any:
         """Return a result that has travelled as plain data in the type that the method promises."""
-        return value if self._plain else self._schema.result(value)
+        return value if value.__class__ is self._promised else self._schema.result(value)
 
     @cached_property
-    def _plain(self) -> bool:
-        return get_type_hints(self.function).get("return", type(None)) in SCALARS
+    def _promised(self) -> Any:
+        hint = get_type_hints(self.function).get("return")
+        return hint if hint in SCALARS else None
 
     @cached_property
     def _schema(self) -> Schema:
@@ -71,8 +73,7 @@ def capability(function: Callable[..., Any] | None = None, /, *, cost: float = 1
 
     The method is `async def`, and streams if it yields. Raises NotAsync or InvalidValue.
     """
-    if not cost >= 0:
-        raise InvalidValue(f"a cost of {cost!r}: give 0 or more")
+    require.not_negative("cost", cost)
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         _require_async(function, "capability")

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import inspect
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -19,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..errors import BlockedLoop, InvalidValue, MasbookError, NestedRun, NotAsync, Stuck
+from . import require
 from .clock import MAX_HANDLES, RealLoop, VirtualLoop, WorldLoop
 from .trace import Trace
 
@@ -57,7 +59,7 @@ class WorldThread:
         self._thread.join(wait)
         if self._loop.idle or self._loop.progress != self._seen:
             self._seen, self._since = self._loop.progress, time.monotonic()
-        elif time.monotonic() - self._since > self._patience:
+        elif time.monotonic() - self._since > self._patience and not self._imports():
             self._break_in()
         return self._thread.is_alive()
 
@@ -80,6 +82,13 @@ class WorldThread:
         if self._thread.is_alive():
             self._break_in()
             self._thread.join(0.2)
+
+    def _imports(self) -> bool:
+        """Return whether the thread is importing a module, which is slow but must not be broken off."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+            frame = frame.f_back
+        return frame is not None
 
     def _break_in(self) -> None:
         """Raise BlockedLoop in the thread at its next line of Python."""
@@ -130,8 +139,8 @@ class Driver:
 
     def set_speed(self, speed: float | None) -> None:
         """Change the pace; InvalidValue unless it is more than 0, or None."""
-        if speed is not None and not speed > 0:
-            raise InvalidValue(f"speed={speed!r}: give more than 0 virtual seconds per second")
+        if speed is not None:
+            require.positive("speed, in virtual seconds per second,", speed)
         self._loop.set_speed(speed)
 
     def pause(self) -> None:
@@ -175,7 +184,7 @@ class Driver:
         except MasbookError:
             discard(coroutine)
             raise
-        self._commands, self._paused = SimpleQueue(), False
+        self._commands = SimpleQueue()
         limit = math.inf if until is None else until
         self._thread = WorldThread(lambda: self._drive(coroutine, limit), self._loop, self._patience)
         return self._thread
@@ -187,7 +196,7 @@ class Driver:
             raise NestedRun("this world is already running; wait for it, or call world.stop()")
         if coroutine is not None and not inspect.isawaitable(coroutine):
             raise NotAsync(f"run takes a coroutine, not {coroutine!r}: call an `async def` function, as in run(main())")
-        if until is not None and not until >= self._loop.time():
+        if until is not None and require.number("until", until) < self._loop.time():
             raise InvalidValue(f"until={until!r} is not ahead: it is {self._loop.time():g} s already")
 
     def _drive(self, coroutine: Coroutine[Any, Any, Any] | None, until: float) -> Any:
@@ -209,7 +218,7 @@ class Driver:
                 raise nested from error
             raise
         finally:
-            loop.until = math.inf
+            loop.until, self._paused = math.inf, False
             if main is not None and not main.done():
                 self._cancel([main])
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import InvalidValue, MasbookError
+from . import require
 from .message import Filter, Message, matches
 
 if TYPE_CHECKING:
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 class InjectedCrash(MasbookError):
     """The crash that a FaultPlan ordered; not an error of the agent."""
-
-
-def _require(fault: object, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise InvalidValue(f"{type(fault).__name__}: {name}={value!r}; give 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +37,9 @@ class OnMessage:
     seconds: float = 1.0  # for `delay`, virtual seconds
 
     def __post_init__(self) -> None:
-        _require(self, seconds=self.seconds)
-        if self.action not in ("drop", "delay", "duplicate") or self.nth < 1:
-            raise InvalidValue(f"{self!r}: the action is drop, delay or duplicate, and nth counts from 1")
+        require.one_of("action", self.action, ("drop", "delay", "duplicate"))
+        require.whole("nth", self.nth)
+        require.not_negative("seconds", self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,10 @@ class Partition:
     one_way: bool = False
 
     def __post_init__(self) -> None:
-        _require(self, start=self.start, duration=self.end - self.start)
+        if isinstance(self.a, str) or isinstance(self.b, str):
+            raise InvalidValue("a partition is between two lists of names, such as Partition(['a'], ['b', 'c'])")
+        require.not_negative("start", self.start)
+        require.not_negative("the duration of the partition", self.end - self.start)
 
     def parts(self, now: float, sender: str, to: str) -> bool:
         """Return whether a message between the two is lost at this instant."""
@@ -77,7 +75,8 @@ class Crash:
     restart_after: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self, at=self.at, restart_after=self.restart_after or 0.0)
+        require.not_negative("at", self.at)
+        require.not_negative("restart_after", self.restart_after or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,8 @@ class Pause:
     seconds: float
 
     def __post_init__(self) -> None:
-        _require(self, at=self.at, seconds=self.seconds)
+        require.not_negative("at", self.at)
+        require.not_negative("seconds", self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,9 @@ class Slow:
     end: float = float("inf")
 
     def __post_init__(self) -> None:
-        _require(self, seconds=self.seconds, start=self.start, duration=self.end - self.start)
+        require.not_negative("seconds", self.seconds)
+        require.not_negative("start", self.start)
+        require.not_negative("the duration of the slowness", self.end - self.start)
 
 
 Appointment = OnMessage | Partition | Crash | Pause | Slow
@@ -129,10 +131,19 @@ class FaultPlan:
 
     def __post_init__(self) -> None:
         for name in ("drop", "delay", "duplicate", "reorder"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidValue(f"{name}={getattr(self, name)!r}: a probability is between 0 and 1")
+            require.probability(name, getattr(self, name))
+        object.__setattr__(self, "appointments", tuple(self.appointments))
+        for appointment in self.appointments:
+            if not isinstance(appointment, Appointment):
+                raise InvalidValue(
+                    f"{appointment!r} is no appointment: give OnMessage, Partition, Crash, Pause or Slow"
+                )
+        if len(self.delay_range) != 2:
+            raise InvalidValue(f"delay_range is {self.delay_range!r}: give the shortest and the longest delay")
         low, high = self.delay_range
-        _require(self, reorder_window=self.reorder_window, delay_range=low, delay_range_width=high - low)
+        require.not_negative("reorder_window", self.reorder_window)
+        require.not_negative("the shortest delay", low)
+        require.not_negative("the width of delay_range", high - low)
 
 
 @dataclass(slots=True)
@@ -144,6 +155,8 @@ class FaultInjector:
     _seen: Counter[int] = field(default_factory=Counter)  # messages that each OnMessage has matched so far
 
     def __post_init__(self) -> None:
+        if not isinstance(self.plan, FaultPlan):
+            raise InvalidValue(f"faults is {self.plan!r}: give a FaultPlan, such as FaultPlan(drop=0.05)")
         call_at = self.world.loop.call_at
         for fault in self.plan.appointments:
             if isinstance(fault, Crash):
@@ -151,47 +164,50 @@ class FaultInjector:
             elif isinstance(fault, Pause):
                 call_at(fault.at, self._pause, fault)
             elif isinstance(fault, Slow):
-                call_at(fault.start, self._slow, fault, fault.seconds)
+                call_at(fault.start, self._slow, fault.agent)
                 if fault.end < float("inf"):
-                    call_at(fault.end, self._slow, fault, 0.0)
+                    call_at(fault.end, self._slow, fault.agent)
 
     def strike(self, message: Message, to: str) -> list[float]:
         """Return the delays of the copies that arrive: none if it is lost, two if it is duplicated."""
-        for fault in self.plan.appointments:
+        plan, draws = self.plan, self._draws(message.sender, to)
+        for fault in plan.appointments:
             if isinstance(fault, Partition) and fault.parts(self.world.now, message.sender, to):
-                return self._drop(message, to, "partition")
+                return self._drop(message, to, "partition", 1)
         delays = [message.delay]
-        for number, fault in enumerate(self.plan.appointments):
+        for number, fault in enumerate(plan.appointments):
             if isinstance(fault, OnMessage) and self._due(number, fault, message, to):
                 if fault.action == "drop":
-                    return self._drop(message, to, "drop")
+                    return self._drop(message, to, "drop", len(delays))
                 delays = self._apply(fault.action, message, to, delays, fault.seconds)
-        if self.plan.only is not None and not self.plan.only.matches(message):
+        if plan.only is not None and not plan.only.matches(message):
             return delays
-        if self._draw("drop", message, to) < self.plan.drop:
-            return self._drop(message, to, "drop")
-        if self._draw("duplicate", message, to) < self.plan.duplicate:
+        if draws["drop"] < plan.drop:
+            return self._drop(message, to, "drop", len(delays))
+        if draws["duplicate"] < plan.duplicate:
             delays = self._apply("duplicate", message, to, delays, 0.0)
-        low, high = self.plan.delay_range
-        if self._draw("delay", message, to) < self.plan.delay:
-            delays = self._apply("delay", message, to, delays, low + (high - low) * self._draw("long", message, to))
-        if self._draw("reorder", message, to) < self.plan.reorder:
-            seconds = self.plan.reorder_window * self._draw("held", message, to)
-            delays = self._apply("reorder", message, to, delays, seconds)
+        low, high = plan.delay_range
+        if draws["delay"] < plan.delay:
+            delays = self._apply("delay", message, to, delays, low + (high - low) * draws["how long"])
+        if draws["reorder"] < plan.reorder:
+            delays = self._apply("reorder", message, to, delays, plan.reorder_window * draws["how late"])
         return delays
 
-    def _draw(self, purpose: str, message: Message, to: str) -> float:
-        """Draw for a purpose and a pair of agents, so that what befalls one pair does not change the others."""
-        return self.world.random(f"faults/{purpose}/{message.sender}/{to}").random()
+    def _draws(self, sender: str, to: str) -> dict[str, float]:
+        """Draw for every purpose, needed or not, so that no fault moves the draws of another or of another pair."""
+        purposes = ("drop", "duplicate", "delay", "how long", "reorder", "how late")
+        stream = self.world.random(f"faults/{sender}/{to}")
+        return {purpose: stream.random() for purpose in purposes}
 
     def _due(self, number: int, fault: OnMessage, message: Message, to: str) -> bool:
         fits = matches(to, fault.to) and matches(message.sender, fault.sender) and matches(message.topic, fault.topic)
         self._seen[number] += fits
         return fits and self._seen[number] == fault.nth
 
-    def _drop(self, message: Message, to: str, reason: str) -> list[float]:
+    def _drop(self, message: Message, to: str, reason: str, copies: int) -> list[float]:
         self.world.trace.record("fault", to, fault=reason, message=message.id)
-        self.world.trace.record("dropped", to, message=message.id, reason=reason)
+        for _ in range(copies):
+            self.world.trace.record("dropped", to, message=message.id, reason=reason)
         return []
 
     def _apply(self, action: str, message: Message, to: str, delays: list[float], seconds: float) -> list[float]:
@@ -210,9 +226,14 @@ class FaultInjector:
         if agent := self._struck(fault.agent, "pause", fault.seconds):
             agent.pause(fault.seconds)
 
-    def _slow(self, fault: Slow, seconds: float) -> None:
-        if agent := self._struck(fault.agent, "slow", seconds):
-            agent.slow = seconds
+    def _slow(self, name: str) -> None:
+        if agent := self._struck(name, "slow", self.slowness(name)):
+            agent.slow = self.slowness(name)
+
+    def slowness(self, name: str) -> float:
+        """Return the virtual seconds that the plan adds, at this instant, to every message of an agent."""
+        faults = [fault for fault in self.plan.appointments if isinstance(fault, Slow) and fault.agent == name]
+        return sum(fault.seconds for fault in faults if fault.start <= self.world.now < fault.end)
 
     def _struck(self, name: str, fault: str, detail: float | None) -> Agent | None:
         """Record that a fault strikes an agent, and return the agent; an appointment with nobody is recorded too."""

@@ -11,7 +11,7 @@ import heapq
 from collections import deque
 from typing import Literal, get_args
 
-from ..errors import InvalidValue
+from . import require
 from .message import Message
 
 Policy = Literal["block", "reject", "drop_oldest"]
@@ -28,12 +28,8 @@ class Mailbox:
     __slots__ = ("_heap", "_line", "_number", "capacity", "policy", "room", "special", "usual")
 
     def __init__(self, capacity: int, policy: Policy) -> None:
-        if not isinstance(capacity, int) or capacity < 1:
-            raise InvalidValue(f"a mailbox for {capacity!r} messages: capacity is a whole number from 1 up")
-        if policy not in get_args(Policy):
-            raise InvalidValue(f"no mailbox policy {policy!r}; choose one of {', '.join(get_args(Policy))}")
-        self.capacity = capacity
-        self.policy = policy
+        self.capacity = require.whole("capacity", capacity)
+        self.policy = require.one_of("policy", policy, get_args(Policy))
         self.usual: deque[Message] = deque()
         self.room = capacity
         self.special = False

@@ -39,8 +39,8 @@ class Message(NamedTuple):
     capability asked for or the subject; `time` is when it was sent and `expires` when it is no longer worth
     delivering, both in virtual seconds; a higher `priority` is handled first. `reply_to` is the id of the request
     that this one answers, `cause` that of the message being handled when this one was sent, and `conversation` that
-    of the message that began the exchange. The fields behind `content` are not recorded: `chain` names the agents
-    that wait for this request's answer, `delay` is extra time in transit, in virtual seconds.
+    of the message that began the exchange. The fields behind `content` are not recorded; `delay` is extra time in
+    transit, in virtual seconds.
     """
 
     time: float
@@ -57,7 +57,6 @@ class Message(NamedTuple):
     conversation: int
     content: Mapping[str, Any]
     expires: float = math.inf
-    chain: tuple[str, ...] = ()
     delay: float = 0.0
     signature: str | None = None
 
@@ -122,6 +121,8 @@ def _freeze(value: Any, path: str) -> Any:
         return value
     if isinstance(value, Mapping):
         return FrozenDict({check_key(key, path): _freeze(item, f"{path}.{key}") for key, item in value.items()})
+    if hasattr(kind, "_asdict"):  # a named tuple
+        return _freeze(value._asdict(), path)
     if isinstance(value, list | tuple):
         return FrozenList(_freeze(item, f"{path}[{i}]") for i, item in enumerate(value))
     if isinstance(value, Enum):

@@ -17,15 +17,17 @@ from .trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A pattern of conversation: the step that begins it, and for each step those that may follow.
+    """A pattern of conversation: the step that begins it, for each step those that may follow, and who leads.
 
-    A step with nothing behind it ends the conversation. Each participant has a thread of its own with the one who
+    `leads` are the steps of whoever began; the others are those of the participants. A step with nothing behind it
+    ends the conversation. Each participant has a thread of its own with the one who
     began, so that a call for proposals to many is followed participant by participant.
     """
 
     name: str
     start: str
     steps: Mapping[str, tuple[str, ...]]
+    leads: frozenset[str] | None = None  # None: anybody may say any step
 
     def vocabulary(self) -> set[str]:
         """Return every step that the protocol knows."""
@@ -33,13 +35,17 @@ class Protocol:
 
 
 REQUEST_REPLY = Protocol(
-    "request_reply", "request", {"request": ("reply", "error", "part", "end"), "part": ("part", "end", "error")}
+    "request_reply",
+    "request",
+    {"request": ("reply", "error", "part", "end"), "part": ("part", "end", "error")},
+    frozenset({"request"}),
 )
 # FIPA Contract Net Interaction Protocol, SC00029H
 CONTRACT_NET = Protocol(
     "contract_net",
     "cfp",
     {"cfp": ("propose", "refuse"), "propose": ("accept", "reject"), "accept": ("inform", "failure")},
+    frozenset({"cfp", "accept", "reject"}),
 )
 
 
@@ -66,9 +72,9 @@ class ProtocolMonitor:
         if last is None and initiator is not None and message.sender != initiator:
             last = self._last.get((conversation, ""))  # the start went to everybody
         expected = (self._protocol.start,) if last is None else tuple(self._protocol.steps.get(last, ()))
-        if last is None and initiator == message.sender:
-            expected = (self._protocol.start,)
-        if step not in expected:
+        leads = self._protocol.leads
+        in_turn = leads is None or initiator is None or (step in leads) == (message.sender == initiator)
+        if step not in expected or not in_turn:
             allowed = " or ".join(expected) or "nothing: it has ended"
             self._trace.record(
                 "violated",

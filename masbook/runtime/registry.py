@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import InvalidValue, UnknownRecipient
-from .agent import QUERIES, Agent
+from . import require
+from .agent import Agent
 from .capability import capability, on
-from .message import Message, MessageType
+from .message import FrozenDict, Message, MessageType, freeze
+from .worker import QUERIES
 
 Health = Literal["healthy", "degraded", "unhealthy"]
 _RANK = {health: rank for rank, health in enumerate(get_args(Health))}
 
 
-@dataclass(slots=True)
-class Registration:
-    """What the registry knows of an agent; times in virtual seconds, load in messages for each slot."""
+class Registration(NamedTuple):
+    """What the registry knows of an agent; times in virtual seconds, load in messages for each it can work on."""
 
     name: str
     description: str = ""
@@ -34,7 +35,7 @@ class Registration:
     registered: float = 0.0
     heartbeat: float | None = None
     last_heartbeat: float = 0.0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = FrozenDict()
     number: int = 0  # order of registration, which breaks ties
 
     def place(self) -> tuple[int, float, int, str]:
@@ -60,11 +61,14 @@ class AgentRegistry(Agent):
         super().__init__(name, capacity=1_000_000)
         self._entries: dict[str, Registration] = {}
         self._absent: dict[str, Registration] = {}  # removed for silence; the next heartbeat brings them back
-        self._by_capability: dict[str, dict[str, Registration]] = {}
-        self._by_tag: dict[str, dict[str, Registration]] = {}
+        self._by_capability: dict[str, dict[str, None]] = {}
+        self._by_tag: dict[str, dict[str, None]] = {}
         self._heaps: dict[str, list[tuple[int, float, int, str]]] = {}
         self._places: dict[str, tuple[int, float, int, str]] = {}  # where each agent stands; other entries are stale
-        self._beating: dict[float, dict[str, Registration]] = {}  # by interval, longest silent first
+        self._beating: dict[float, dict[str, None]] = {}  # names by interval, longest silent first
+        self.stirred: dict[
+            str, Agent
+        ] = {}  # agents without heartbeats that have had work since they were last looked at
         self._sweeping: set[float] = set()
         self._number = 0
 
@@ -83,17 +87,10 @@ class AgentRegistry(Agent):
         """Enter an agent, or enter it anew; `heartbeat` is the interval it promises, in virtual seconds."""
         if not isinstance(name, str) or not name.strip():
             raise InvalidValue(f"cannot register {name!r}: give the agent's name")
-        if heartbeat is not None and not heartbeat > 0:
-            raise InvalidValue(f"a heartbeat every {heartbeat!r} s: give more than 0 virtual seconds, or None")
+        if heartbeat is not None:
+            require.positive("heartbeat", heartbeat)
         self._remove(name)
-        self._number += 1
-        entry = Registration(
-            name, description, tuple(capabilities or ()), tuple(sorted(tags or ())), registered=self.now
-        )
-        entry.heartbeat, entry.last_heartbeat, entry.number = heartbeat, self.now, self._number
-        entry.metadata = dict(metadata or {})
-        self._insert(entry)
-        return entry
+        return self._insert(name, description, capabilities or (), tags or (), heartbeat, freeze(metadata or {}))
 
     @capability(cost=0.1)
     async def unregister(self, name: str) -> bool:
@@ -111,31 +108,27 @@ class AgentRegistry(Agent):
         limit: int | None = None,
     ) -> list[Registration]:
         """Return the agents that have all these capabilities and tags: healthy ones first, then the least loaded."""
-        if min_health not in _RANK:
-            raise InvalidValue(f"min_health={min_health!r}; choose one of {', '.join(_RANK)}")
-        self._sweep_all()
+        require.one_of("min_health", min_health, _RANK)
+        require.number("max_load", max_load)
+        if limit is not None:
+            require.whole("limit", limit)
+        self._look()
+        rank, entries = _RANK[min_health], self._entries
         if limit == 1 and len(capabilities) == 1 and not tags:
             best = self._best(capabilities[0])
-            if best is None or (best.load <= max_load and _RANK[best.health] <= _RANK[min_health]):
+            if best is None or (best.load <= max_load and _RANK[best.health] <= rank):
                 return [] if best is None else [best]
         pools = [self._by_capability.get(name, {}) for name in capabilities]
         pools += [self._by_tag.get(tag, {}) for tag in tags]
-        smallest = min(pools, key=len) if pools else self._entries
-        found = [
-            entry
-            for name, entry in smallest.items()
-            if all(name in pool for pool in pools)
-            and _RANK[entry.health] <= _RANK[min_health]
-            and entry.load <= max_load
-        ]
-        if limit is not None:
-            return heapq.nsmallest(limit, found, key=Registration.place)
-        return sorted(found, key=Registration.place)
+        smallest = min(pools, key=len) if pools else entries
+        shared = [entries[name] for name in smallest if all(name in pool for pool in pools)]
+        found = [entry for entry in shared if _RANK[entry.health] <= rank and entry.load <= max_load]
+        return heapq.nsmallest(limit or len(found), found, key=Registration.place)
 
     @capability(cost=0.1)
     async def find(self, name: str) -> Registration:
         """Return what is known of an agent; UnknownRecipient if it is not registered."""
-        self._sweep_all()
+        self._look()
         return self._entry(name)
 
     @capability(cost=0.1)
@@ -149,29 +142,26 @@ class AgentRegistry(Agent):
     ) -> None:
         """Change what is known of an agent; UnknownRecipient if it is not registered."""
         entry = self._entry(name)
-        if load is not None and not load >= 0:
-            raise InvalidValue(f"a load of {load!r}: give 0 or more")
-        if health is not None and health not in _RANK:
-            raise InvalidValue(f"health {health!r}; choose one of {', '.join(_RANK)}")
-        if metadata:
-            entry.metadata.update(metadata)
-        if tags is not None:
-            for tag in entry.tags:
-                self._by_tag[tag].pop(name, None)
-            entry.tags = tuple(sorted(tags))
-            for tag in entry.tags:
-                self._by_tag.setdefault(tag, {})[name] = entry
         if load is not None:
-            entry.load = load
-        if health is not None and health != entry.health:
+            require.not_negative("load", load)
+        if health is not None:
+            require.one_of("health", health, _RANK)
+        if load is not None:
+            self.stirred.pop(name, None)
+            entry = entry._replace(load=load)
+        if metadata:
+            entry = entry._replace(metadata=freeze({**entry.metadata, **metadata}))
+        if tags is not None:
+            self._index_tags(name, entry.tags, tags)
+            entry = entry._replace(tags=tuple(sorted(tags)))
+        self._put(entry)
+        if health is not None:
             self._set_health(entry, health, 0)
-        else:
-            self._reorder(entry)
 
     @capability(cost=0.1)
     async def statistics(self) -> dict[str, Any]:
         """Return how many agents there are, by health, capability and tag, and their mean load."""
-        self._sweep_all()
+        self._look()
         entries = self._entries.values()
         return {
             "agents": len(entries),
@@ -185,37 +175,32 @@ class AgentRegistry(Agent):
     async def beat(self, message: Message) -> None:
         """Take in a heartbeat: the agent lives, is this loaded, and has been at one message for so long."""
         name = message.sender
-        entry = self._entries.get(name)
+        entry = self._entries.get(name) or self._absent.pop(name, None)
         if entry is None:
-            if name not in self._absent:
-                return
-            entry = self._absent.pop(name)
-            self._insert(entry)
-        entry.last_heartbeat = self.now
+            return
+        entry = entry._replace(last_heartbeat=self.now, load=message.content.get("load", entry.load))
+        if name in self._entries:
+            self._put(entry)
+        else:
+            entry = self._insert(
+                name, entry.description, entry.capabilities, entry.tags, entry.heartbeat, entry.metadata
+            )
         if entry.heartbeat is not None:
             beating = self._beating[entry.heartbeat]
             beating[name] = beating.pop(name)  # now the last to be overdue
         stalled = message.content.get("stalled", 0.0)
-        entry.load = message.content.get("load", entry.load)
         health: Health = "healthy" if stalled < self.stalled_degraded else "degraded"
-        health = health if stalled < self.stalled_unhealthy else "unhealthy"
-        if health != entry.health:
-            self._set_health(entry, health, 0)
-        else:
-            self._reorder(entry)
+        self._set_health(entry, health if stalled < self.stalled_unhealthy else "unhealthy", 0)
 
     # What the world calls
 
-    def enter(self, agent: Agent) -> None:
+    def admit(self, agent: Agent) -> None:
         """Register an agent that begins to live in this world."""
         if agent.service or agent.name in self._entries:
             return
-        self._number += 1
-        offers = tuple(name for name in agent.offers if name not in QUERIES)
+        offers = [name for name in agent.offers if name not in QUERIES]
         description = (type(agent).__doc__ or "").strip().split("\n", 1)[0]
-        entry = Registration(agent.name, description, offers, agent.tags, registered=self.now)
-        entry.heartbeat, entry.last_heartbeat, entry.number = agent.heartbeat, self.now, self._number
-        self._insert(entry)
+        self._insert(agent.name, description, offers, agent.tags, agent.heartbeat, FrozenDict())
 
     def forget(self, name: str, reason: str) -> None:
         """Take out an agent that has stopped or crashed for good."""
@@ -229,18 +214,35 @@ class AgentRegistry(Agent):
             raise UnknownRecipient(f"{name!r} is not registered; there are {len(self._entries)} agents, see discover()")
         return self._entries[name]
 
-    def _insert(self, entry: Registration) -> None:
-        name = entry.name
-        self._entries[name] = entry
-        for offer in entry.capabilities:
-            self._by_capability.setdefault(offer, {})[name] = entry
-        for tag in entry.tags:
-            self._by_tag.setdefault(tag, {})[name] = entry
-        if entry.heartbeat is not None:
-            self._beating.setdefault(entry.heartbeat, {})[name] = entry
-            self._schedule_sweep(entry.heartbeat)
-        self._reorder(entry)
-        self._announce("registered", name, capabilities=list(entry.capabilities), tags=list(entry.tags))
+    def _insert(
+        self,
+        name: str,
+        description: str,
+        capabilities: Iterable[str],
+        tags: Iterable[str],
+        heartbeat: float | None,
+        metadata: Mapping[str, Any],
+    ) -> Registration:
+        self._number += 1
+        offers, labels, now = tuple(capabilities), tuple(sorted(tags)), self.now
+        entry = Registration(
+            name, description, offers, labels, "healthy", 0.0, now, heartbeat, now, metadata, self._number
+        )
+        for offer in offers:
+            self._by_capability.setdefault(offer, {})[name] = None
+        self._index_tags(name, (), labels)
+        if heartbeat is not None:
+            self._beating.setdefault(heartbeat, {})[name] = None
+            self._schedule_sweep(heartbeat)
+        self._put(entry)
+        self._announce("registered", name, capabilities=list(offers), tags=list(labels))
+        return entry
+
+    def _index_tags(self, name: str, old: Iterable[str], new: Iterable[str]) -> None:
+        for tag in old:
+            self._by_tag[tag].pop(name, None)
+        for tag in new:
+            self._by_tag.setdefault(tag, {})[name] = None
 
     def _remove(self, name: str, reason: str | None = None) -> Registration | None:
         entry = self._entries.pop(name, None)
@@ -249,8 +251,8 @@ class AgentRegistry(Agent):
         del self._places[name]
         for offer in entry.capabilities:
             self._by_capability[offer].pop(name, None)
-        for tag in entry.tags:
-            self._by_tag[tag].pop(name, None)
+        self._index_tags(name, entry.tags, ())
+        self.stirred.pop(name, None)
         if entry.heartbeat is not None:
             self._beating[entry.heartbeat].pop(name, None)
         if reason is not None:
@@ -262,8 +264,9 @@ class AgentRegistry(Agent):
         if self.world.bus.has_audience(f"agent.{kind}"):
             self.world.bus.post(self, MessageType.PUBLISH, None, f"agent.{kind}", {"agent": name, **facts})
 
-    def _reorder(self, entry: Registration) -> None:
-        """Enter the agent's present place into the heaps that are in use; its former ones are skipped later."""
+    def _put(self, entry: Registration) -> None:
+        """Keep what is now known of an agent, and its place in the heaps in use; former places are skipped later."""
+        self._entries[entry.name] = entry
         self._places[entry.name] = place = entry.place()
         for offer in entry.capabilities:
             heap = self._heaps.get(offer)
@@ -271,6 +274,17 @@ class AgentRegistry(Agent):
                 heapq.heappush(heap, place)
                 if len(heap) > 64 + 4 * len(self._by_capability[offer]):
                     del self._heaps[offer]
+
+    def _look(self) -> None:
+        """Bring health and load up to now: who has missed heartbeats, and what those without heartbeats have to do."""
+        for interval in self._beating:
+            self._sweep(interval)
+        for name, agent in list(self.stirred.items()):
+            entry, load = self._entries.get(name), agent.load
+            if entry is not None and entry.load != load:
+                self._put(entry._replace(load=load))
+            if not load:
+                del self.stirred[name]
 
     def _best(self, offer: str) -> Registration | None:
         """Return the first agent in the order of discovery that has a capability, in logarithmic time."""
@@ -288,8 +302,9 @@ class AgentRegistry(Agent):
     # Health
 
     def _set_health(self, entry: Registration, health: Health, missed: int) -> None:
-        entry.health = health
-        self._reorder(entry)
+        if health == entry.health:
+            return
+        self._put(entry._replace(health=health))
         self._announce("health", entry.name, health=health, missed=missed)
 
     def _schedule_sweep(self, interval: float) -> None:
@@ -303,14 +318,11 @@ class AgentRegistry(Agent):
         if self._beating.get(interval):
             self._schedule_sweep(interval)
 
-    def _sweep_all(self) -> None:
-        for interval in self._beating:
-            self._sweep(interval)
-
     def _sweep(self, interval: float) -> None:
         """Judge the agents that promised this interval by the heartbeats they have missed."""
         overdue = []
-        for entry in self._beating[interval].values():  # longest silent first
+        for name in self._beating[interval]:  # longest silent first
+            entry = self._entries[name]
             missed = math.floor((self.now - entry.last_heartbeat) / interval + 1e-9)
             if missed < self.missed_degraded:
                 break

@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import ForgedSender, InvalidValue, Refused
+from ..errors import ForgedSender, Refused
+from . import require
 from .message import Message, MessageType, matches
 
 if TYPE_CHECKING:
     from .world import World
 
-_EXEMPT = frozenset(
-    {MessageType.REPLY, MessageType.ERROR, MessageType.PART, MessageType.END, MessageType.HEARTBEAT, MessageType.SYSTEM}
-)
+_ANSWERS = frozenset({MessageType.REPLY, MessageType.ERROR, MessageType.PART, MessageType.END})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +38,8 @@ class Rule:
     action: Literal["send", "subscribe"] = "send"
 
     def __post_init__(self) -> None:
-        if self.effect not in ("allow", "deny") or self.action not in ("send", "subscribe"):
-            raise InvalidValue(f"{self!r}: the effect is 'allow' or 'deny', the action 'send' or 'subscribe'")
+        require.one_of("effect", self.effect, ("allow", "deny"))
+        require.one_of("action", self.action, ("send", "subscribe"))
 
     def fits(self, action: str, sender: str, to: str | None, topic: str) -> bool:
         """Return whether the rule speaks about this action."""
@@ -56,6 +55,9 @@ class Security:
     default: Literal["allow", "deny"] = "allow"
     signed: bool = False
 
+    def __post_init__(self) -> None:
+        require.one_of("default", self.default, ("allow", "deny"))
+
     def install(self, world: World) -> None:
         """Enforce the policy in a world; `World(security=...)` calls it."""
         guard = Guard(self, world)
@@ -68,6 +70,7 @@ class Guard:
 
     def __init__(self, security: Security, world: World) -> None:
         self._security, self._world = security, world
+        self._last: dict[str, int] = {}  # the last message of each sender: an older one is a replay
 
     def sign(self, message: Message) -> Message:
         """Return the message with its sender's signature, where the policy wants one."""
@@ -78,7 +81,14 @@ class Guard:
         if self._security.signed and not hmac.compare_digest(message.signature or "", self._signature(message)):
             self._refuse("send", message.sender, message.to or message.topic, "forged sender")
             raise ForgedSender(f"the message {message.id} is not from {message.sender}: its signature does not fit")
-        if message.type not in _EXEMPT:
+        if self._security.signed and message.id <= self._last.get(message.sender, 0):
+            self._refuse("send", message.sender, message.to or message.topic, "replayed")
+            raise ForgedSender(f"the message {message.id} of {message.sender} has been sent before")
+        self._last[message.sender] = message.id
+        if message.type in _ANSWERS and not self._was_asked(message):
+            self._refuse("send", message.sender, message.to or message.topic, "was not asked")
+            raise ForgedSender(f"{message.sender} was not asked {message.topic!r} by {message.to}, and cannot answer")
+        if not self._needs_no_permission(message):
             self._check("send", message.sender, message.to, message.topic)
 
     def check_subscription(self, agent: str, topic: str) -> None:
@@ -86,13 +96,34 @@ class Guard:
         self._check("subscribe", agent, None, topic)
 
     def _check(self, action: str, sender: str, to: str | None, topic: str) -> None:
-        if (addressee := self._world.bus.agent(sender)) is not None and addressee.service:
-            return
-        rule = next((rule for rule in self._security.rules if rule.fits(action, sender, to, topic)), None)
-        if (self._security.default if rule is None else rule.effect) == "deny":
+        rule, effect = self._judge(action, sender, to, topic)
+        if effect == "deny":
             reason = "no rule allows it" if rule is None else f"denied by {rule!r}"
             self._refuse(action, sender, to or topic, reason)
             raise Refused(f"{sender} may not {action} {topic!r}" + (f" to {to}" if to else "") + f": {reason}")
+
+    def _needs_no_permission(self, message: Message) -> bool:
+        """Return whether the message is an answer to who asked, a heartbeat to the registry, or the world's own."""
+        if message.type is MessageType.SYSTEM:
+            return message.sender == "world"
+        if message.type is MessageType.HEARTBEAT:
+            return message.to == self._world.registry.name
+        return message.type in _ANSWERS
+
+    def _was_asked(self, message: Message) -> bool:
+        wait = self._world.waits.get(message.reply_to)
+        return wait is None or (wait.on, wait.who) == (message.sender, message.to)
+
+    def may_hear(self, agent: str, topic: str) -> bool:
+        """Return whether the agent may have a publication on the topic, whatever glob it has subscribed to."""
+        return self._judge("subscribe", agent, None, topic)[1] == "allow"
+
+    def _judge(self, action: str, agent: str, to: str | None, topic: str) -> tuple[Rule | None, str]:
+        """Return the rule that decides, if any, and what it says; the world's own services need no permission."""
+        if agent in ("world", self._world.registry.name):
+            return None, "allow"
+        rule = next((rule for rule in self._security.rules if rule.fits(action, agent, to, topic)), None)
+        return rule, self._security.default if rule is None else rule.effect
 
     def _refuse(self, action: str, sender: str, target: str, reason: str) -> None:
         self._world.trace.record("refused", sender, action=action, target=target, reason=reason)
@@ -100,5 +131,5 @@ class Guard:
     def _signature(self, message: Message) -> str:
         """Return the HMAC-SHA-256 (RFC 2104) of what the message says, with the key of the sender it names."""
         key = f"{self._world.seed}/identity/{message.sender}".encode()
-        said = [message.id, message.type, message.to, message.topic, message.content, message.time, message.reply_to]
-        return hmac.new(key, json.dumps(said, sort_keys=True).encode(), "sha256").hexdigest()
+        said = json.dumps(message._replace(delay=0.0, signature=None, copies=1), sort_keys=True)
+        return hmac.new(key, said.encode(), "sha256").hexdigest()

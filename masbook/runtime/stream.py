@@ -1,4 +1,4 @@
-"""The reader's end of a stream: parts arrive here and wait until the reader asks for the next one."""
+"""The reader's end of a stream: parts arrive here and wait, in order, until the reader asks for the next one."""
 
 from __future__ import annotations
 
@@ -11,45 +11,55 @@ WINDOW = 16  # parts a producer may be ahead of its reader
 
 
 class StreamBuffer:
-    """Parts of one stream. It stands where a request's future would, and ends with END, an error, or a time-out."""
+    """Parts of one stream. It stands where a request's future would, and ends with the last part or an error.
+
+    Parts are numbered and the end says how many there were, so that a network that loses, doubles or reorders
+    messages can make a stream late, but never wrong.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._parts: deque[Message] = deque()
+        self._ready: deque[Message] = deque()
+        self._early: dict[int, Message] = {}  # arrived before their turn
+        self._arrived = 0  # parts that have had their turn
+        self._total: int | None = None
         self._error: Exception | None = None
-        self._ended = False
+        self._closed = False
         self._reader: asyncio.Future[None] | None = None
         self._producer: asyncio.Future[None] | None = None
 
     def put(self, message: Message) -> None:
         """Take in a part, or the end."""
-        if message.type is MessageType.PART:
-            self._parts.append(message)
-        else:
-            self._ended = True
+        if message.type is MessageType.END:
+            self._total = message.content["parts"]
+        elif message.content["number"] >= self._arrived:
+            self._early[message.content["number"]] = message
+        while self._arrived in self._early:
+            self._ready.append(self._early.pop(self._arrived))
+            self._arrived += 1
         _wake(self._reader)
 
     def set_exception(self, error: Exception) -> None:
         """End the stream with an error, after the parts that are already here."""
-        self._ended, self._error = True, error
+        self._error, self._closed = error, True
         _wake(self._reader)
 
     def done(self) -> bool:
         """Return whether nothing more is expected."""
-        return self._ended
+        return self._closed or self._arrived == self._total
 
     def close(self) -> None:
         """Let go of both ends: the reader has gone."""
-        self._ended = True
+        self._closed = True
         _wake(self._producer)
 
     async def next(self) -> Message | None:
         """Return the next part, or None at the end; raise the error that ended the stream."""
-        while not self._parts and not self._ended:
+        while not self._ready and not self.done():
             self._reader = self._loop.create_future()
             await self._reader
-        if self._parts:
-            part = self._parts.popleft()
+        if self._ready:
+            part = self._ready.popleft()
             _wake(self._producer)
             return part
         if self._error is not None:
@@ -58,10 +68,10 @@ class StreamBuffer:
 
     async def room(self) -> bool:
         """Wait until the reader has caught up; return whether it is still there."""
-        while len(self._parts) >= WINDOW and not self._ended:
+        while len(self._ready) >= WINDOW and not self._closed:
             self._producer = self._loop.create_future()
             await self._producer
-        return not self._ended
+        return not self._closed
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

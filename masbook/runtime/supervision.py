@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-from ..errors import InvalidValue
-
-if TYPE_CHECKING:
-    from .agent import Agent
+from . import require
 
 Restart = Literal["never", "on_crash", "always"]
 
@@ -26,23 +22,17 @@ class Supervision:
     max_restarts: int = 3
     within: float = 60.0
     backoff: float = 0.1
-    _restarts: list[float] = field(default_factory=list)
+    _crashes: list[float] = field(default_factory=list)  # when those crashes were that a restart followed
 
     def __post_init__(self) -> None:
-        if self.restart not in get_args(Restart):
-            raise InvalidValue(f"restart={self.restart!r}; choose one of {', '.join(get_args(Restart))}")
+        require.one_of("restart", self.restart, get_args(Restart))
         for name in ("max_restarts", "within", "backoff"):
-            if not getattr(self, name) >= 0:
-                raise InvalidValue(f"{name}={getattr(self, name)!r}: give 0 or more")
+            require.not_negative(name, getattr(self, name))
 
-    def schedule(self, agent: Agent, restart: Callable[[int, float], None]) -> bool:
-        """Schedule the restart and return True, or return False where there is to be none."""
-        now = agent.now
-        self._restarts = [time for time in self._restarts if time > now - self.within]
-        if self.restart == "never" or len(self._restarts) >= self.max_restarts:
-            return False
-        self._restarts.append(now)
-        attempt = len(self._restarts)
-        delay = self.backoff * 2 ** (attempt - 1)
-        agent.world.loop.call_later(delay, restart, attempt, delay)
-        return True
+    def next_restart(self, now: float) -> tuple[int, float | None]:
+        """Return which restart in a row a crash at `now` is due, and its back-off; None if there is to be none."""
+        self._crashes = [time for time in self._crashes if time > now - self.within]
+        if self.restart == "never" or len(self._crashes) >= self.max_restarts:
+            return 0, None
+        self._crashes.append(now)
+        return len(self._crashes), self.backoff * 2 ** (len(self._crashes) - 1)

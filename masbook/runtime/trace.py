@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InvalidValue, WorldClosed
+from . import require
 from .message import freeze
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -76,13 +77,14 @@ class Trace:
     """
 
     def __init__(self, keep: int | None = None) -> None:
-        self.clock: Callable[[], float] = lambda: 0.0
+        self.clock: Callable[[], float] | None = None  # of the world whose trace this is
         self.rows: list[tuple[Any, ...]] = []
         self._keep = keep
         self._folded = 0  # rows that were dropped
         self._counts: Counter[tuple[str, str]] = Counter()
         self._counted = 0  # rows of `rows` that are in `_counts`
-        self._chain = b""  # the digest of the first `_hashed` rows of `rows` and all before them
+        self._base = b""  # the digest of the rows that were dropped
+        self._chain = b""  # the digest of those and the first `_hashed` rows of `rows`
         self._hashed = 0
         self._observers: list[Callable[[Event], None]] = []
         self._choose_append()
@@ -95,9 +97,7 @@ class Trace:
     @classmethod
     def ring(cls, rows: int) -> Trace:
         """Return a trace that keeps at least the last `rows` rows."""
-        if not isinstance(rows, int) or rows < 1:
-            raise InvalidValue(f"a ring of {rows!r} rows: give a whole number from 1 up")
-        return cls(keep=rows)
+        return cls(keep=require.whole("rows", rows))
 
     @classmethod
     def counts(cls) -> Trace:
@@ -126,7 +126,8 @@ class Trace:
         for name in facts:
             if name not in fields:
                 raise InvalidValue(f"{kind!r} has no field {name!r}; it has {', '.join(fields)}")
-        self.append((self.clock(), kind, who, *[freeze(facts.get(name), name) for name in fields]))
+        now = 0.0 if self.clock is None else self.clock()
+        self.append((now, kind, who, *[freeze(facts.get(name), name) for name in fields]))
 
     def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
         """Call `observer` with each event from now on; return the function that ends it."""
@@ -179,15 +180,16 @@ class Trace:
     @property
     def digest(self) -> str:
         """The SHA-256 over the canonical JSON of every row, each chained to the one before."""
-        chain = self._chain
-        for i in range(self._hashed, len(self.rows)):
-            chain = hashlib.sha256(chain + _encode(_recorded(self.rows[i])).encode()).digest()
-        self._chain, self._hashed = chain, len(self.rows)
-        return hashlib.sha256(chain).hexdigest()
+        self._chain = _hash(self._chain, self.rows[self._hashed :])
+        self._hashed = len(self.rows)
+        return hashlib.sha256(self._chain).hexdigest()
 
     def _fold(self, number: int) -> None:
         """Drop the oldest rows once they are counted and hashed."""
-        _ = self.digest, self.count("")
+        self.count("")
+        self._base = _hash(self._base, self.rows[:number])
+        if self._hashed < number:
+            self._chain, self._hashed = self._base, number
         del self.rows[:number]
         self._folded += number
         self._counted -= number
@@ -215,7 +217,7 @@ class Trace:
         target = Path(path)
         state = self.__getstate__()
         rows = state.pop("rows")
-        with gzip.GzipFile(target, "wb", mtime=0) as file:
+        with target.open("wb") as whole, gzip.GzipFile("", "wb", fileobj=whole, mtime=0) as file:
             for line in ({"masbook": FORMAT, **state}, *rows):
                 file.write(_encode(line).encode() + b"\n")
         return target
@@ -226,27 +228,36 @@ class Trace:
         try:
             with gzip.open(path, "rt", encoding="utf-8") as file:
                 state, *rows = [json.loads(line) for line in file]
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise InvalidValue(f"{path} is not a trace that masbook saved: {error}") from error
         if not isinstance(state, dict) or state.pop("masbook", None) != FORMAT:
             raise InvalidValue(f"{path} has another format; this masbook reads traces of format {FORMAT}")
         trace = cls.__new__(cls)
         trace.__setstate__({**state, "rows": [tuple(freeze(value) for value in row) for row in rows]})
+        if trace.digest != state["digest"]:
+            raise InvalidValue(f"{path} has been altered: its rows do not have the digest that was saved with them")
         return trace
 
     def __getstate__(self) -> dict[str, Any]:
         digest, _ = self.digest, self.count("")  # bring both up to the last row
         counts = [[*key, number] for key, number in sorted(self._counts.items())]
         state = {"keep": self._keep, "folded": self._folded, "counts": counts, "digest": digest}
-        return {**state, "chain": self._chain.hex(), "rows": [_recorded(row) for row in self.rows]}
+        return {**state, "base": self._base.hex(), "rows": [_recorded(row) for row in self.rows]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["keep"])  # type: ignore[misc]
         self.rows.extend(state["rows"])
         self._folded = state["folded"]
         self._counts.update({(kind, who): number for kind, who, number in state["counts"]})
-        self._chain = bytes.fromhex(state["chain"])
-        self._counted = self._hashed = len(self.rows)
+        self._base = self._chain = bytes.fromhex(state["base"])
+        self._counted = len(self.rows)
+        self.seal()
+
+
+def _hash(chain: bytes, rows: list[tuple[Any, ...]]) -> bytes:
+    for row in rows:
+        chain = hashlib.sha256(chain + _encode(_recorded(row)).encode()).digest()
+    return chain
 
 
 def _recorded(row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -114,7 +114,7 @@ class Voice:
                 _cancel(self, message)
             raise
         finally:
-            world.waits.end(message.id)
+            world.bus.end_wait(message)
         return result if offer is None else offer.restore(result)
 
     async def stream(
@@ -124,24 +124,24 @@ class Voice:
         content: Mapping[str, Any] | None = None,
         /,
         *,
-        timeout: float | None = None,
+        timeout: float | None = 30.0,
         **more: Any,
     ) -> AsyncIterator[Any]:
         """Yield the parts that a streaming capability produces; leaving the loop early stops the producer.
 
-        `timeout` is for the whole stream, in virtual seconds.
+        RequestTimeout is raised when the next part takes longer than `timeout` virtual seconds.
         """
         world, buffer = self.world, StreamBuffer(self.world.loop)
         content = more if content is None else _merge(content, more)
         message, offer, _ = world.bus.ask(self, to, capability, content, timeout, 0, buffer)
         complete = False
         try:
-            while (part := await buffer.next()) is not None:
+            while (part := await world.bus.in_time(message, buffer.next(), timeout)) is not None:
                 value = part.content["part"]
                 yield value if offer is None else offer.restore(value)
             complete = True
         finally:
-            world.waits.end(message.id)
+            world.bus.end_wait(message)
             buffer.close()
             if not complete:
                 _cancel(self, message)

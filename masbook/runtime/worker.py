@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .agent import Agent
 
 _REQUEST = MessageType.REQUEST
+QUERIES = frozenset({"ping", "status", "capabilities", "info"})  # answered at once, also by a busy agent
 current_worker: contextvars.ContextVar[Worker | None] = contextvars.ContextVar("current_worker", default=None)
 
 
@@ -29,13 +30,14 @@ class Worker:
     seconds. It is `live` until the agent stops or crashes.
     """
 
-    __slots__ = ("_parked", "_task", "_unwanted", "agent", "live", "message", "since")
+    __slots__ = ("_parked", "_task", "_unwanted", "agent", "awaits", "live", "message", "since")
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._parked: asyncio.Future[None] | None = None  # resolved when there is mail
         self._task: asyncio.Task[None] | None = None
         self._unwanted = False  # the requester has cancelled
+        self.awaits: dict[int, str] = {}  # the requests it waits for while it handles a message, and to whom
         self.live = True
         self.message: Message | None = None
         self.since = 0.0
@@ -112,14 +114,15 @@ class Worker:
 
     async def _produce(self, message: Message, parts: Any) -> None:
         """Send the parts of a stream, never more than a window ahead of the reader."""
-        agent = self.agent
+        agent, number = self.agent, 0
         async with contextlib.aclosing(parts):
             async for part in parts:
-                agent.world.bus.answer(agent, message, {"part": part}, MessageType.PART)
+                agent.world.bus.answer(agent, message, {"part": part, "number": number}, MessageType.PART)
+                number += 1
                 wait = agent.world.waits.get(message.id)
                 if wait is None or not await wait.future.room():
                     break
-        agent.world.bus.answer(agent, message, {}, MessageType.END)
+        agent.world.bus.answer(agent, message, {"parts": number}, MessageType.END)
 
     async def answer_query(self, message: Message) -> None:
         """Answer a question about the agent, beside its other work."""
@@ -129,6 +132,12 @@ class Worker:
         await self.answer(message)
         if self.message is not None:
             agent.world.trace.append((agent.world.clock(), "handled", agent.name, message.id))
+
+    def awaited(self) -> list[Agent]:
+        """Return the agents whose answers it waits for at this moment."""
+        world = self.agent.world
+        agents = [world.bus.agent(to) for number, to in self.awaits.items() if not world.waits[number].future.done()]
+        return [agent for agent in agents if agent is not None]
 
     def fail(self, error: Exception) -> None:
         """Record that the message in hand has failed."""
@@ -152,6 +161,27 @@ class Worker:
             self.agent.world.bus.answer_error(self.agent, message, error)
         if self._task is not None:
             self._task.cancel(why)
+
+
+def wait_path(agent: Agent, worker: Worker, seen: tuple[str, ...] = ()) -> list[str] | None:
+    """Return the agents through which `agent` waits for `worker` to finish; None if it could take a message before.
+
+    An agent waits for it if each of its own workers is this one, or waits for an agent that does (the OR model of
+    Knapp, Deadlock detection in distributed databases, 1987).
+    """
+    if agent.name in seen:
+        return []
+    path: list[str] | None = None
+    for other in agent.workers:
+        if other is worker:
+            onward: list[str] | None = []
+        else:
+            steps = (wait_path(next_agent, worker, (*seen, agent.name)) for next_agent in other.awaited())
+            onward = next((step for step in steps if step is not None), None)
+        if onward is None:
+            return None
+        path = [agent.name, *onward] if path is None else path
+    return path
 
 
 async def perform_told(agent: Agent, message: Message) -> None:

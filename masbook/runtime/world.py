@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Literal, Self
 
 from ..errors import InvalidName, InvalidValue, MasbookError, NotAsync, WorldClosed
+from . import require
 from .agent import Agent
 from .bus import MessageBus
 from .clock import RealLoop, VirtualLoop
@@ -29,6 +30,7 @@ from .security import Security
 from .supervision import Restart, Supervision
 from .trace import Trace
 from .waits import Wait, Waits
+from .worker import current_worker
 
 Schedule = Literal["fifo", "shuffled"]
 
@@ -56,14 +58,11 @@ class World:
         trace: Trace | None = None,
         patience: float = 3.0,
     ) -> None:
-        if clock not in ("virtual", "real"):
-            raise InvalidValue(f"clock={clock!r}; choose 'virtual' or 'real'")
-        if schedule not in ("fifo", "shuffled"):
-            raise InvalidValue(f"schedule={schedule!r}; choose 'fifo' or 'shuffled'")
+        require.one_of("clock", clock, ("virtual", "real"))
+        require.one_of("schedule", schedule, ("fifo", "shuffled"))
+        require.positive("patience", patience)
         if not isinstance(seed, int | str):
-            raise InvalidValue(f"seed={seed!r}: give a whole number or text")
-        if not patience > 0:
-            raise InvalidValue(f"patience={patience!r}: give more than 0 seconds")
+            raise InvalidValue(f"seed is {seed!r}: give a whole number or text")
         self.seed = seed
         self.schedule = schedule
         self.loop: VirtualLoop | RealLoop
@@ -73,6 +72,8 @@ class World:
             self.loop = VirtualLoop(self._stream("schedule") if schedule == "shuffled" else None)
         self.clock: Callable[[], float] = self.loop.time
         self.trace = Trace() if trace is None else trace
+        if self.trace.clock is not None:
+            raise InvalidValue("this trace belongs to another world; give each world one of its own")
         self.trace.clock = self.clock
         self.waits = Waits()
         self.agents: dict[str, Agent] = {}
@@ -85,8 +86,7 @@ class World:
         self._closed = False
         if security is not None:
             security.install(self)
-        self.bus.attach(self.registry)
-        self.registry.start(self, None, Supervision())
+        self.registry.enter(self, None, Supervision())
 
     # What a world owns
 
@@ -122,6 +122,7 @@ class World:
     ) -> Any:
         """Bring an agent to life at once and return it; the options are those of Supervision.
 
+        Its parent is the agent that spawns it, if one does; it hears `agent.crashed` when this one crashes for good.
         Raises InvalidName if the name is taken, InvalidValue if a capability has no schema.
         """
         self._check_open()
@@ -130,6 +131,13 @@ class World:
         taken = self.bus.agent(agent.name)
         if taken is not None and (taken.online or taken is agent):
             raise InvalidName(f"there is already an agent called {agent.name!r}; choose another name")
+        if not agent.unborn:
+            raise InvalidName(f"{agent.name} lives in another world; make a new agent for this one")
+        worker = current_worker.get()
+        if parent is None and worker is not None and worker.agent.world is self:
+            parent = worker.agent
+        if parent is agent:
+            raise InvalidValue(f"{agent.name} cannot be its own parent: who would hear of its crash?")
         for offer in agent.offers.values():
             _ = offer.input_schema  # a capability that nobody can call is refused now, not at the first request
         supervision = Supervision(restart, max_restarts, within, backoff)
@@ -141,7 +149,9 @@ class World:
             restart=restart,
             concurrency=agent.concurrency,
         )
-        agent.start(self, parent, supervision)
+        if self.faults is not None:
+            agent.slow = self.faults.slowness(agent.name)
+        agent.enter(self, parent, supervision)
         self.agents[agent.name] = agent
         return agent
 

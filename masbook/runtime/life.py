@@ -1,0 +1,232 @@
+"""The life of an agent: it starts, stops, crashes, restarts, pauses, and its heart beats.
+
+`Agent` inherits it; `world.spawn` starts an agent, supervision restarts it, fault plans crash and pause it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from ..errors import AgentCrashed, AgentOffline
+from . import require
+from .driver import explained
+from .mailbox import Mailbox
+from .message import Message, MessageType
+from .supervision import Supervision
+from .voice import Voice
+from .worker import Worker, current_worker
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+State = Literal["idle", "busy", "error", "offline"]
+
+
+class Life(Voice):
+    """What happens to an agent between `spawn` and the end of its world."""
+
+    concurrency: int
+    heartbeat: float | None
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self.supervision = Supervision()
+        self.parent: Agent | None = None
+        self.online = False
+        self.workers: list[Worker] = []
+        self.idle: list[Worker] = []  # those that could take a message now
+        self.paused: asyncio.Future[None] | None = None  # done when a pause is over
+        self._pause_ends = 0.0
+        self._error: Exception | None = None  # what it crashed of, until it starts again
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._heart: Any = None  # the timer of the next heartbeat
+        self._revival: Any = None  # the timer of the next restart
+
+    async def on_start(self) -> None:
+        """Do what comes before the first message, at spawn and after each restart."""
+
+    async def on_stop(self) -> None:
+        """Do what comes after the last message."""
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine beside the mailbox, as long as the agent runs; its error crashes the agent."""
+        context = contextvars.copy_context()
+        context.run(current_worker.set, None)
+        task = self.world.loop.create_task(self._guard(coroutine), name=self.name, context=context)
+        self._tasks[task] = None
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+        return task
+
+    async def _guard(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await coroutine
+        except Exception as error:
+            self.crash(explained(error))
+
+    def _begin(self) -> None:
+        """Begin to live, or to live again, in the world that has been entered."""
+        if not self.online:
+            self.world.bus.attach(self._agent)
+        self.world.registry.admit(self._agent)
+        self.online, self._error = True, None
+        self._beat(self.world.now, 0)
+        if type(self).on_start is Life.on_start:
+            self._open()
+        else:
+            self.background(self._prepare())
+
+    async def _prepare(self) -> None:
+        await self.on_start()
+        self._open()
+
+    def _open(self) -> None:
+        self.workers = [Worker(self._agent) for _ in range(self.concurrency)]
+        self.idle = list(reversed(self.workers))
+        while self.idle and self.concurrency - len(self.idle) < len(self.mailbox):
+            self.wake()
+
+    def wake(self) -> None:
+        """Let an idle worker go through the mailbox; the registry will ask for the load, which is no longer 0."""
+        if self.heartbeat is None:
+            self.world.registry.stirred[self.name] = self._agent
+        self.idle.pop().wake()
+
+    def _beat(self, born: float, number: int) -> None:
+        """Send a heartbeat to the registry at each multiple of the interval, as long as the agent runs."""
+        if self.heartbeat is None:
+            return
+        if number and self.responsive:
+            content = {"load": self.load, "stalled": self.stalled}
+            self.world.bus.post(self, MessageType.HEARTBEAT, self.world.registry.name, "heartbeat", content)
+        self._heart = self.world.loop.call_at(born + (number + 1) * self.heartbeat, self._beat, born, number + 1)
+
+    def stop(self, reason: str = "stop") -> asyncio.Future[None]:
+        """Stop at once, also in the middle of a handler; return a future that is done when `on_stop` is.
+
+        Waiting messages become dead letters, requests being answered end in AgentOffline for who asked, and a restart
+        that was to come is called off.
+        """
+        by_itself = self.handling() is not None
+        done = self.world.loop.create_future()
+        if self._revival is not None:
+            self._revival.cancel()
+        self._error = None
+        if not self.online:
+            done.set_result(None)
+            return done
+        self.world.trace.record("stopped", self.name, reason=reason)
+        self._halt(AgentOffline(f"{self.name} has stopped"), "stopped")
+        self._close("stopped")
+        hook = self.world.loop.create_task(self.on_stop(), name=self.name)
+        hook.add_done_callback(lambda task: self._stopped(task, done))
+        if by_itself and self.supervision.restart == "always":
+            self._schedule_restart()
+        return done
+
+    def _stopped(self, hook: asyncio.Task[None], done: asyncio.Future[None]) -> None:
+        if not hook.cancelled() and (error := hook.exception()) is not None:
+            self.world.trace.record("crashed", self.name, error=type(error).__name__, message=str(error))
+        if not done.done():
+            done.set_result(None)
+
+    def crash(self, error: Exception, restart_after: float | None = None) -> None:
+        """Crash: what is in hand is lost; what waits is kept for a restart, or becomes dead letters if there is none.
+
+        `restart_after` virtual seconds starts the agent again whatever its supervision says.
+        """
+        if not self.online or self._error is not None:
+            return
+        self.world.trace.record("crashed", self.name, error=type(error).__name__, message=str(error))
+        self._error = error
+        self._halt(AgentCrashed(f"{self.name} crashed: {type(error).__name__}: {error}"), "crashed")
+        if not self._schedule_restart(restart_after):
+            self._close("crashed")
+            self.world.escalate(self._agent, error)
+
+    def _schedule_restart(self, after: float | None = None) -> bool:
+        """Start again later, as ordered or as the supervision says; return False if it says never again."""
+        attempt, delay = (0, after) if after is not None else self.supervision.next_restart(self.world.now)
+        if delay is None:
+            return False
+        self._revival = self.world.loop.call_later(delay, self._restart, attempt, delay)
+        return True
+
+    def _restart(self, attempt: int, backoff: float) -> None:
+        if self.online and self._error is None:
+            return
+        self.world.trace.record("restarted", self.name, attempt=attempt, backoff=backoff)
+        self._begin()
+
+    def restart(self) -> None:
+        """Start again after a crash or a stop; the mailbox is kept after a crash."""
+        self._restart(0, 0.0)
+
+    def _halt(self, error: Exception, why: str) -> None:
+        """End all work in hand; who waits for an answer gets the error."""
+        workers, self.workers, self.idle = self.workers, [], []
+        if self._heart is not None:
+            self._heart.cancel()
+        for worker in workers:
+            worker.dismiss(error, why)
+        for task in list(self._tasks):
+            task.cancel(why)
+
+    def _close(self, reason: str) -> None:
+        """Leave the world: no subscriptions, no registration, nothing in the mailbox."""
+        self.online = False
+        self.world.bus.detach(self._agent)
+        self.world.registry.forget(self.name, reason)
+        for message in self.mailbox.empty(AgentOffline(f"{self.name} has {reason}")):
+            self.world.bus.bury(message, self.name, reason)
+
+    def pause(self, seconds: float) -> None:
+        """Take no messages and send no heartbeats for that many virtual seconds, or until a longer pause ends."""
+        ends = self.world.now + require.not_negative("the pause", seconds)
+        self.world.trace.record("paused", self.name, seconds=seconds)
+        if self.paused is None or self.paused.done():
+            self.paused = self.world.loop.create_future()
+        self._pause_ends = max(self._pause_ends, ends)
+        self.world.loop.call_at(ends, self._unpause)
+
+    def _unpause(self) -> None:
+        if self.paused is not None and not self.paused.done() and self.world.now >= self._pause_ends:
+            self.paused.set_result(None)
+
+    # What can be read of its life
+
+    @property
+    def state(self) -> State:
+        """`idle`, `busy`, `error` or `offline`."""
+        if self._error is not None:
+            return "error"
+        if not self.online:
+            return "offline"
+        return "busy" if len(self.idle) < len(self.workers) else "idle"
+
+    @property
+    def responsive(self) -> bool:
+        """Whether the agent runs: online, not crashed, and not paused."""
+        return self.online and self._error is None and (self.paused is None or self.paused.done())
+
+    @property
+    def load(self) -> float:
+        """Messages in work and waiting, for each message it can work on at once."""
+        return (len(self.workers) - len(self.idle) + len(self.mailbox)) / self.concurrency
+
+    @property
+    def stalled(self) -> float:
+        """For how many virtual seconds it has been at the message it has worked on longest."""
+        now = self.world.now
+        return max((now - worker.since for worker in self.workers if worker.message is not None), default=0.0)
+
+    def handling(self) -> Message | None:
+        """Return the message being handled by whoever calls, if it is this agent."""
+        worker = current_worker.get()
+        return worker.message if worker is not None and worker.agent is self else None
+
+    @property
+    def _agent(self) -> Agent:
+        return cast("Agent", self)

@@ -1,0 +1,53 @@
+"""Checks of arguments: each returns the value, or raises InvalidValue that says what to give instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidValue
+
+
+def number(what: str, value: Any) -> float:
+    """Return the value if it is a number, and not NaN."""
+    if not _is_number(value) or value != value:
+        raise InvalidValue(f"{what} is {value!r}: give a number")
+    return value  # type: ignore[no-any-return]
+
+
+def not_negative(what: str, value: Any) -> float:
+    """Return the value if it is 0 or more."""
+    if not _is_number(value) or not value >= 0:
+        raise InvalidValue(f"{what} is {value!r}: give 0 or more")
+    return value  # type: ignore[no-any-return]
+
+
+def positive(what: str, value: Any) -> float:
+    """Return the value if it is more than 0."""
+    if not _is_number(value) or not value > 0:
+        raise InvalidValue(f"{what} is {value!r}: give more than 0")
+    return value  # type: ignore[no-any-return]
+
+
+def probability(what: str, value: Any) -> float:
+    """Return the value if it is between 0 and 1."""
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise InvalidValue(f"{what} is {value!r}: a probability is between 0 and 1")
+    return value  # type: ignore[no-any-return]
+
+
+def whole(what: str, value: Any, least: int = 1) -> int:
+    """Return the value if it is a whole number, `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidValue(f"{what} is {value!r}: give a whole number from {least} up")
+    return value
+
+
+def one_of(what: str, value: Any, options: Any) -> Any:
+    """Return the value if it is one of the options."""
+    if value not in tuple(options):
+        raise InvalidValue(f"{what} is {value!r}: choose one of {', '.join(options)}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
