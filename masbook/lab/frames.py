@@ -1,0 +1,244 @@
+"""Frames: what happened in a run, as pandas DataFrames.
+
+Every function takes a Run, a World or a Trace and reads the trace alone (see `story`). The columns and dtypes of a
+frame are the same for every trace, also for one in which nothing happened. Times are in virtual seconds.
+
+`events` has every row that the trace has kept. The other frames end where the world begins to close, so that work in
+hand at the end is not taken for a failure; they raise InvalidValue if the trace has not kept every row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from ..errors import InvalidValue
+from ..runtime.trace import KINDS
+from . import story
+from .story import SENT, Interval, Source
+
+# The dtype of every field that KINDS declares and of every column of these frames.
+_NAMES = ("kind", "who", "type", "sender", "to", "parent", "topic", "capability", "state", "status", "outcome", "fault")
+_TEXTS = ("reason", "error", "restart", "filter", "action", "target", "protocol", "step", "health", "text", "detail")
+_SECONDS = ("time", "seconds", "backoff", "spawned", "start", "end", "duration", "busy", "utilisation")
+_MOMENTS = ("sent", "delivered", "finished", "answered", "waiting", "service", "latency")
+_IDS = ("message", "conversation", "copies", "priority")
+_OPTIONAL = ("cause", "reply_to", "concurrency", "attempt", "missed")
+DTYPES: dict[str, str] = {
+    **dict.fromkeys(_NAMES + _TEXTS, "str"),
+    **dict.fromkeys(_SECONDS + _MOMENTS, "float64"),
+    **dict.fromkeys(_IDS, "int64"),
+    **dict.fromkeys(_OPTIONAL, "Int64"),
+    **dict.fromkeys(("facts", "content", "data", "capabilities", "tags", "expected"), "object"),
+}
+_ROW = ("time", "kind", "who")
+
+
+def events(source: Source, kind: str | None = None) -> pd.DataFrame:
+    """Return the rows that the trace has kept, all or those of one kind, in order.
+
+    Columns: time float64, kind str, who str; then the fields that KINDS declares for that kind (text `str`, whole
+    numbers `Int64`, other numbers `float64`, anything else `object`), or for all kinds `facts`, a dict, `object`.
+    InvalidValue for a kind that is not declared.
+    """
+    rows = list(story.trace_of(source).rows)
+    if kind is None:
+        facts = [dict(zip(KINDS[row[1]], row[3:], strict=False)) for row in rows]
+        return _frame({**_columns(rows, _ROW), "facts": facts})
+    if kind not in KINDS:
+        raise InvalidValue(f"no kind of event {kind!r}; the kinds are {', '.join(KINDS)}")
+    columns = _columns([row for row in rows if row[1] == kind], (*_ROW, *KINDS[kind]))
+    dtypes = dict.fromkeys(_IDS, "Int64")  # a row may leave any field out
+    return _frame(columns, {**dtypes, **_IRREGULAR.get(kind, {})})
+
+
+_IRREGULAR = {"crashed": {"message": "str"}, "fault": {"detail": "object"}}
+
+
+def messages(source: Source) -> pd.DataFrame:
+    """Return one row for each message sent, in the order of sending.
+
+    Columns: time float64, message int64 (its id), type, sender, to, topic str (`to` is missing for publications and
+    broadcasts), copies, priority int64, cause, reply_to Int64, conversation int64, content object; then delivered,
+    handled, failed, lost int64, how many of its copies were (lost is dropped or dead), and status str: the outcome of
+    its copies as in `deliveries`, `mixed` where they differ, `no recipient` where there are none.
+    """
+    sent = story.letters(story.read(source)[0])
+    columns = _columns([letter.row for letter in sent], SENT)
+    columns = {name: columns[name] for name in ("time", "message", "type", "sender", *list(SENT)[5:])}
+    outcomes = [Counter(copy.outcome for copy in letter.copies) for letter in sent]
+    counts = {
+        "delivered": [sum(not math.isnan(copy.delivered) for copy in letter.copies) for letter in sent],
+        "handled": [found["handled"] for found in outcomes],
+        "failed": [found["failed"] for found in outcomes],
+        "lost": [found["dropped"] + found["dead"] for found in outcomes],
+    }
+    status = [_agreed(found) for found in outcomes]
+    return _frame({**columns, **counts, "status": status}, dict.fromkeys(counts, "int64"))
+
+
+def _agreed(outcomes: Counter[str]) -> str:
+    if not outcomes:
+        return "no recipient"
+    return next(iter(outcomes)) if len(outcomes) == 1 else "mixed"
+
+
+def deliveries(source: Source) -> pd.DataFrame:
+    """Return one row for each copy of a message: one for each recipient, and one more for each duplicate.
+
+    Columns: message int64, type, sender, to, topic str (`to` is missing while a subscriber's copy waits unnamed);
+    sent, delivered, finished float64: when it was sent, given to its handler, and done with or given up; waiting,
+    service, latency float64: sent to delivered, delivered to finished, sent to finished, missing where it did not get
+    that far; outcome str: `handled`, `failed`, `cancelled`, `dropped`, `dead`, `delivered` (an answer received, or a
+    message in hand at the end) or `in flight` (under way, or in the mailbox); reason str, for what failed or was lost.
+    Ordered by message, then by recipient as first heard of.
+    """
+    pairs = [(letter.row, copy) for letter in story.letters(story.read(source)[0]) for copy in letter.copies]
+    columns = {name: [row[SENT[name]] for row, _ in pairs] for name in ("message", "type", "sender")}
+    return _frame(
+        {
+            **columns,
+            "to": [copy.to for _, copy in pairs],
+            "topic": [row[SENT["topic"]] for row, _ in pairs],
+            "sent": [row[0] for row, _ in pairs],
+            "delivered": [copy.delivered for _, copy in pairs],
+            "finished": [copy.finished for _, copy in pairs],
+            "waiting": [copy.delivered - row[0] for row, copy in pairs],
+            "service": [copy.finished - copy.delivered for _, copy in pairs],
+            "latency": [math.nan if math.isnan(copy.delivered) else copy.finished - row[0] for row, copy in pairs],
+            "outcome": [copy.outcome for _, copy in pairs],
+            "reason": [copy.reason for _, copy in pairs],
+        }
+    )
+
+
+def requests(source: Source) -> pd.DataFrame:
+    """Return one row for each request sent, in the order of sending.
+
+    Columns: message int64, sender, to, capability str; sent, answered, latency float64: when it was sent, when the
+    reply, the end of the stream or the error reached who asked, and the time between, missing if none did; outcome
+    str: `reply`, `error`, `timed_out`, `cancelled` (who asked gave up), `dead` (nobody could take it) or `pending`;
+    error str: what went wrong.
+    """
+    found = story.requests(story.read(source)[0])
+    names = {"message": "message", "sender": "sender", "to": "to", "capability": "topic"}
+    return _frame(
+        {
+            **{column: [request.row[SENT[name]] for request in found] for column, name in names.items()},
+            "sent": [request.row[0] for request in found],
+            "answered": [request.answered for request in found],
+            "latency": [request.answered - request.row[0] for request in found],
+            "outcome": [request.outcome for request in found],
+            "error": [request.error for request in found],
+        }
+    )
+
+
+def agents(source: Source) -> pd.DataFrame:
+    """Return one row for each agent in the order of spawning, then for services such as the registry that got messages.
+
+    Columns: who, type, parent str, concurrency Int64, spawned float64, state str (at the end: `idle`, `busy`, `error`,
+    `offline`); sent, received, handled, failed, crashes, restarts int64; busy float64: virtual seconds spent on
+    messages, added up where several are in hand; utilisation float64: busy as a share of what its concurrency allows
+    since it was spawned, missing where no time has passed.
+    """
+    rows, end = story.read(source)
+    lives = story.intervals(rows, end)
+    spawned = {row[2]: dict(zip(KINDS["spawned"], row[3:], strict=True)) for row in rows if row[1] == "spawned"}
+    facts = [spawned.get(who, {"type": "service", "concurrency": 1}) for who in lives]
+    count = Counter((row[1], row[2]) for row in rows)
+    busy = [sum(life.in_hand * (life.end - life.start) for life in past) for past in lives.values()]
+    slots = [fact["concurrency"] * (end - past[0].start) for fact, past in zip(facts, lives.values(), strict=True)]
+    return _frame(
+        {
+            "who": list(lives),
+            **{name: [fact.get(name) for fact in facts] for name in ("type", "parent", "concurrency")},
+            "spawned": [past[0].start for past in lives.values()],
+            "state": [past[-1].state for past in lives.values()],
+            **{column: [count[kind, who] for who in lives] for column, kind in _COUNTED.items()},
+            "busy": busy,
+            "utilisation": [work / room if room else math.nan for work, room in zip(busy, slots, strict=True)],
+        },
+        dict.fromkeys(_COUNTED, "int64"),
+    )
+
+
+_COUNTED = {"sent": "sent", "received": "delivered", "handled": "handled", "failed": "failed"}
+_COUNTED |= {"crashes": "crashed", "restarts": "restarted"}
+
+
+def faults(source: Source) -> pd.DataFrame:
+    """Return one row for each fault that fired, in order, with the message it struck.
+
+    Columns: time float64, who str (whom it struck), fault str, seconds float64 (how much it delays, how long it lasts;
+    missing where it does not say), detail str (what it says instead), message Int64 and its type, sender and topic
+    str, which are missing for crashes and other faults of agents.
+    """
+    rows, _ = story.read(source)
+    columns = _columns([row for row in rows if row[1] == "fault"], (*_ROW, *KINDS["fault"]))
+    sent = {row[SENT["message"]]: row for row in rows if row[1] == "sent"}
+    struck = [sent.get(message) for message in columns["message"]]
+    details = columns["detail"]
+    return _frame(
+        {
+            **{name: columns[name] for name in ("time", "who", "fault")},
+            "seconds": [detail if isinstance(detail, int | float) else None for detail in details],
+            "detail": [detail if isinstance(detail, str) else None for detail in details],
+            "message": columns["message"],
+            **{name: [row and row[SENT[name]] for row in struck] for name in ("type", "sender", "topic")},
+        },
+        {"message": "Int64"},
+    )
+
+
+def states(source: Source) -> pd.DataFrame:
+    """Return the intervals in which each agent was in one state, agent by agent in the order of `agents`.
+
+    Columns: who, state str (`idle`; `busy` with at least one message in hand; `error` after a crash; `offline` after a
+    stop); start, end, duration float64. States passed through in no time are left out.
+    """
+    merged = [(who, life) for who, past in story.intervals(*story.read(source)).items() for life in _merged(past)]
+    return _frame(
+        {
+            "who": [who for who, _ in merged],
+            "state": [life.state for _, life in merged],
+            "start": [life.start for _, life in merged],
+            "end": [life.end for _, life in merged],
+            "duration": [life.end - life.start for _, life in merged],
+        }
+    )
+
+
+def _merged(past: Iterable[Interval]) -> list[Interval]:
+    """Return the intervals without the empty ones, neighbours in the same state as one."""
+    found: list[Interval] = []
+    for life in past:
+        if life.end <= life.start:
+            continue
+        if found and found[-1].state == life.state:
+            found[-1] = found[-1]._replace(end=life.end)
+        else:
+            found.append(life)
+    return found
+
+
+def _columns(rows: list[tuple[Any, ...]], names: Iterable[str]) -> dict[str, Iterable[Any]]:
+    """Return the rows column by column; fields beyond the names are left out."""
+    names = list(names)
+    return dict(zip(names, zip(*rows, strict=False) if rows else [()] * len(names), strict=False))
+
+
+def _frame(columns: Mapping[str, Iterable[Any]], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return a frame with the dtypes of DTYPES, or with others where they are given."""
+    known = {**DTYPES, **(dtypes or {})}
+    return pd.DataFrame({name: _series(values, known.get(name, "object")) for name, values in columns.items()})
+
+
+def _series(values: Iterable[Any], dtype: str) -> pd.Series[Any]:
+    if dtype == "str":  # enums become the text that they stand for
+        values = [None if value is None else str(value) for value in values]
+    return pd.Series(list(values), dtype=dtype)
