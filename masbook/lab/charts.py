@@ -1,0 +1,151 @@
+"""Charts: a run as figures, drawn from the tables of `frames`.
+
+Each function takes a Run, a World or a Trace (`latency` and `success` also a frame of `requests`, so that many runs can
+be joined first) and returns a matplotlib Figure. A notebook cell that ends with it shows it. Agents keep the order in
+which they were spawned, outcomes and states their colours; where there is nothing to show, the figure says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from ..errors import InvalidValue
+from . import frames
+from .sequence import sequence
+from .story import Source
+from .style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE,
+    SKY,
+    TIME,
+    VERMILLION,
+    blank,
+    drawing,
+    key,
+    label_rows,
+    note_row,
+    row_size,
+    swatches,
+)
+from .topology import topology
+
+__all__ = ["latency", "sequence", "success", "timeline", "topology"]
+
+STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
+OUTCOMES = {"reply": GREEN, "error": VERMILLION, "timed_out": ORANGE, "dead": BLACK, "cancelled": SKY, "pending": PALE}
+_CRASH: dict[str, Any] = {"color": BLACK, "marker": "X", "ls": "none", "markeredgecolor": "white", "markersize": 8}
+
+
+def timeline(source: Source) -> Figure:
+    """Draw when each agent was idle, busy, in error or offline, a bar for each agent, with its share of busy time."""
+    states = frames.states(source)
+    if states.empty:
+        return blank("Agent states over time", "nobody was spawned, or no virtual time has passed")
+    names = list(dict.fromkeys(states["who"]))
+    height, size = row_size(len(names))
+    with drawing("Agent states over time", 9, height * len(names) + 1.2) as (chart, axes):
+        for row, (_, own) in enumerate(states.groupby("who", sort=False)):
+            _draw_states(axes, row, own)
+            busy = own.loc[own["state"] == "busy", "duration"].sum() / own["duration"].sum()
+            note_row(axes, row, f"{busy:.0%} busy", size)
+        crashes = states[states["state"] == "error"]
+        axes.plot(crashes["start"], [names.index(who) for who in crashes["who"]], **_CRASH)
+        label_rows(axes, names, size)
+        axes.set_xlim(states["start"].min(), states["end"].max())
+        axes.set_xlabel(TIME)
+        crash = [] if crashes.empty else [Line2D([], [], label="crash", **_CRASH)]
+        key(axes, [*swatches(STATES, list(states["state"])), *crash])
+    return chart
+
+
+def _draw_states(axes: Axes, row: int, states: pd.DataFrame) -> None:
+    for state, colour in STATES.items():
+        spans = states.loc[states["state"] == state, ["start", "duration"]].itertuples(index=False, name=None)
+        edge = GREY if state == "offline" else "none"
+        axes.broken_barh(list(spans), (row - 0.36, 0.72), facecolor=colour, edgecolor=edge, linewidth=0.5)
+
+
+def latency(source: Source | pd.DataFrame) -> Figure:
+    """Draw how long answered requests took, from sending to answer, with the median and the 95th percentile."""
+    requests = _requests(source)
+    taken = requests["latency"].dropna()
+    if taken.empty:
+        why = f"none of {len(requests):,} requests was answered" if len(requests) else "no requests were sent"
+        return blank("Request latency", why)
+    title = f"Request latency: {len(taken):,} of {len(requests):,} requests answered"
+    with drawing(title, 8, 3.4) as (chart, axes):
+        low, high = taken.min(), taken.max()
+        room = (high - low) * 0.04 or abs(high) * 0.5 or 0.5  # all equal: one bar in the middle
+        bins = min(40, max(8, math.ceil(2 * len(taken) ** (1 / 3)))) if high > low else 1
+        edges = (low, high) if high > low else (low - room / 12, high + room / 12)
+        axes.hist(taken, bins=bins, range=edges, color=SKY, edgecolor="white", linewidth=0.6)
+        marks = ((0.5, "median", BLACK, "-"), (0.95, "95th percentile", VERMILLION, "--"))
+        key(axes, [_mark(axes, float(taken.quantile(share)), *look) for share, *look in marks])
+        axes.set_xlim(max(edges[0] - room, min(edges[0], 0)), edges[1] + room)
+        axes.set_xlabel("latency (virtual seconds)")
+        axes.set_ylabel("requests")
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.grid(axis="y")
+    return chart
+
+
+def _mark(axes: Axes, value: float, label: str, colour: str, style: Any) -> Line2D:
+    return axes.axvline(value, color=colour, linestyle=style, linewidth=1.8, label=f"{label} {value:.3g} s")
+
+
+def success(source: Source | pd.DataFrame, by: str = "to") -> Figure:
+    """Draw the outcomes of requests by agent (`to`), by `capability`, by `sender`, or by another column of the frame.
+
+    InvalidValue for a column that is not there.
+    """
+    requests = _requests(source)
+    if by not in requests:
+        raise InvalidValue(f"by={by!r}; choose 'to', 'capability' or 'sender', or a column of the frame")
+    if requests.empty:
+        return blank("Success of requests", "no requests were sent")
+    counts = pd.crosstab(requests[by], requests["outcome"]).reindex(columns=list(OUTCOMES), fill_value=0)
+    counts = counts.loc[_order(source, by, counts.index)]
+    height, size = row_size(len(counts))
+    title = f"Success of requests by {'agent asked' if by == 'to' else by}"
+    with drawing(title, 9, height * len(counts) + 1.2) as (chart, axes):
+        total = counts.sum(axis="columns")
+        left = total * 0.0
+        for outcome, colour in OUTCOMES.items():
+            share = 100 * counts[outcome] / total
+            axes.barh(range(len(counts)), share, left=left, height=0.72, color=colour)
+            left += share
+        for row, (good, all_) in enumerate(zip(counts["reply"], total, strict=True)):
+            note_row(axes, row, f"{good / all_:.0%}  ({good:,} of {all_:,})", size)
+        label_rows(axes, [str(name) for name in counts.index], size)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("share of requests (%)")
+        key(axes, swatches(OUTCOMES, list(requests["outcome"])))
+    return chart
+
+
+def _requests(source: Source | pd.DataFrame) -> pd.DataFrame:
+    """Return the frame of requests of a run, or the one given; InvalidValue where it is another frame."""
+    if not isinstance(source, pd.DataFrame):
+        return frames.requests(source)
+    if not {"outcome", "latency"} <= set(source.columns):
+        raise InvalidValue(f"not a frame of requests, it has {list(source.columns)}; give one of frames.requests(run)")
+    return source
+
+
+def _order(source: Source | pd.DataFrame, by: str, values: pd.Index[Any]) -> list[Any]:
+    """Return agents in the order of spawning where that is known, other values sorted."""
+    if by in ("to", "sender") and not isinstance(source, pd.DataFrame):
+        spawned = [who for who in frames.agents(source)["who"] if who in values]
+        return [*spawned, *(value for value in values if value not in spawned)]
+    return list(values)
