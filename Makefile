@@ -3,16 +3,18 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
+# `venv` where .venv has no interpreter, or one that an upgrade of the system took away.
+NO_PYTHON := $(shell test -x $(PYTHON) || echo venv)
+
 # The first interpreter that runs and is new enough. The pinned set is tested on 3.11, so that comes first.
 FIND_PYTHON = for it in python3.11 python3 python3.12 python3.13 python3.14; do \
-	"$$it" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { echo "$$it"; break; }; done
+	"$$it" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { command -v "$$it"; break; }; done
 
 # The kernel `python3` is the one of .venv, whatever other kernels the machine has.
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 .PHONY: help install lab test lint format notebooks bench
 
 help: ## List the commands
@@ -43,13 +45,15 @@ notebooks: install ## Run every notebook again, in place
 bench: install ## Measure against bare queues, SimPy and a heap
 	@$(PYTHON) tests/bench/run.py $(ARGS)
 
-.venv/bin/python:
+.PHONY: venv
+venv:
+	@rm -rf .venv
 	@python=$$($(FIND_PYTHON)); \
-	if command -v uv > /dev/null; then uv venv --quiet --clear --python "$${python:->=3.11}" .venv; \
-	elif [ -n "$$python" ]; then "$$python" -m venv --clear .venv; \
+	if command -v uv > /dev/null; then uv venv --quiet --python "$${python:->=3.11}" .venv; \
+	elif [ -n "$$python" ]; then "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; \
 	else echo 'masbook needs Python 3.11 or newer, or uv, on the PATH.' >&2; exit 1; fi
 
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt $(NO_PYTHON)
 	@echo 'Installing masbook and its tools into .venv; with pip this takes a minute or two.'
 	@if command -v uv > /dev/null; then uv pip install --quiet --python $(PYTHON) -c constraints.txt -e '.[dev]'; \
 	else { $(PYTHON) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m ensurepip > /dev/null; } && \
