@@ -105,7 +105,9 @@ def digests():
     for name, scenario in SOUND.items():
         found[name] = simulate(scenario, 7, faults=FAULTY if scenario is gossip else None).digest
         found[f"{name}, shuffled"] = simulate(scenario, 7, schedule="shuffled").digest
-    found["five seeds"] = "".join(simulate(gossip, seed, faults=FAULTY, schedule="shuffled").digest for seed in range(5))
+    found["five seeds"] = "".join(
+        simulate(gossip, seed, faults=FAULTY, schedule="shuffled").digest for seed in range(5)
+    )
     return found
 
 

@@ -52,7 +52,8 @@ class TestNames:
                 attempt()
 
     @pytest.mark.parametrize(
-        "options", [{"concurrency": 0}, {"concurrency": 1.5}, {"heartbeat": 0}, {"heartbeat": -1.0}, {"heartbeat": float("nan")}]
+        "options",
+        [{"concurrency": 0}, {"concurrency": 1.5}, {"heartbeat": 0}, {"heartbeat": -1.0}, {"heartbeat": float("nan")}],
     )
     def test_options_are_checked(self, options):
         with pytest.raises(InvalidValue, match=next(iter(options))):
@@ -611,7 +612,7 @@ class TestMistakes:
         world.run(sender.tell("a", "boom"))
         world.run(until=1.0)
         kinds = [event.kind for event in world.trace if event.who == "a"]
-        assert ["failed", "crashed"] == [kind for kind in kinds if kind in ("failed", "crashed")]
+        assert [kind for kind in kinds if kind in ("failed", "crashed")] == ["failed", "crashed"]
         assert agent.state == "error"
 
 

@@ -332,7 +332,7 @@ class TestRequest:
         calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
 
         async def scenario():
-            asyncio.ensure_future(client.request("calc", "wait", seconds=5.0))
+            client.background(client.request("calc", "wait", seconds=5.0))
             await client.sleep(0.0)
             with pytest.raises(RequestTimeout):
                 await client.request("calc", "add", a=1, b=1, timeout=1.0)
@@ -377,7 +377,12 @@ class TestRequest:
 
     @pytest.mark.parametrize(
         ("inputs", "field"),
-        [({"a": 2}, "'b'"), ({"a": 2, "b": "three"}, "'b'"), ({"a": 2, "b": 3, "c": 4}, "'c'"), ({"a": None, "b": 1}, "'a'")],
+        [
+            ({"a": 2}, "'b'"),
+            ({"a": 2, "b": "three"}, "'b'"),
+            ({"a": 2, "b": 3, "c": 4}, "'c'"),
+            ({"a": None, "b": 1}, "'a'"),
+        ],
     )
     def test_bad_input_is_answered_with_an_error_that_names_the_field(self, world, inputs, field):
         calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
@@ -596,19 +601,40 @@ class TestStream:
         assert world.trace.count("failed", "faulty") == 1
         assert world.run(client.request("faulty", "ping")) == "pong"
 
-    def test_a_time_out_is_for_the_whole_stream(self, world):
-        calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
+    def test_a_time_out_is_for_the_next_part(self, world):
+        class Stalling(Agent):
+            @capability
+            async def count(self):
+                for i in range(100):
+                    await self.sleep(1.0 if i < 5 else 3.0)
+                    yield i
+
+        stalling, client = world.spawn(Stalling("stalling")), world.spawn(Agent("client"))
         got = []
 
         async def scenario():
-            async for part in client.stream("calc", "count", n=100, timeout=2.5):
+            async for part in client.stream("stalling", "count", timeout=2.5):
                 got.append(part)
 
         with pytest.raises(RequestTimeout):
             world.run(scenario())
-        assert got == [0, 1] and world.now == 2.5
-        world.run(until=5.0)
-        assert calc.state == "idle"
+        assert got == [0, 1, 2, 3, 4] and world.now == 7.5
+        assert [event.time for event in world.trace.events("timed_out", "client")] == [7.5]
+        world.run(until=10.0)
+        assert stalling.state == "idle"
+
+    def test_thinking_about_a_part_is_not_waiting_for_the_next(self, world):
+        world.spawn(Calculator("calc"))
+        client = world.spawn(Agent("client"))
+
+        async def scenario():
+            got = []
+            async for part in client.stream("calc", "count", n=4, timeout=2.0):
+                got.append(part)
+                await client.sleep(10.0)
+            return got
+
+        assert world.run(scenario()) == [0, 1, 2, 3]
 
     def test_a_slow_reader_holds_the_producer_back(self, world):
         made = []
@@ -1235,7 +1261,9 @@ def _forged(world: World) -> Message:
 
 
 def test_runs_of_random_societies_are_repeatable():
-    society = Society([(0.3, verb, to) for verb in ("tell", "request", "stream", "boom") for to in "abc"], "block", 2, 1, "on_crash")
+    society = Society(
+        [(0.3, verb, to) for verb in ("tell", "request", "stream", "boom") for to in "abc"], "block", 2, 1, "on_crash"
+    )
 
     def run() -> Run:
         return simulate(society.scenario, 5, faults=FaultPlan(drop=0.2, delay=0.3, duplicate=0.2), schedule="shuffled")

@@ -166,7 +166,10 @@ class TestCalls:
         assert world.run(shop.request("shop", "ping")) == "pong"
 
     def test_inputs_that_have_the_names_of_options(self, world, shop):
-        assert world.run(shop.request("shop", "anything", {"timeout": 3, "priority": "x"})) == {"timeout": 3, "priority": "x"}
+        assert world.run(shop.request("shop", "anything", {"timeout": 3, "priority": "x"})) == {
+            "timeout": 3,
+            "priority": "x",
+        }
 
     def test_a_told_capability_runs_without_an_answer(self, world):
         calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
@@ -236,7 +239,9 @@ class TestDeclaring:
         with pytest.raises(InvalidValue, match="Nowhere"):
             world.spawn(Bad("bad"))
 
-    @pytest.mark.parametrize("name", ["start", "stop", "crash", "restart", "sleep", "tell", "request", "state", "name"])
+    @pytest.mark.parametrize(
+        "name", ["stop", "crash", "publish", "stream", "restart", "sleep", "tell", "request", "state", "name"]
+    )
     def test_a_capability_cannot_take_the_name_of_what_every_agent_has(self, world, name):
         async def method(self) -> None: ...
 

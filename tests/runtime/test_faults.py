@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import pickle
 
 import pytest
@@ -14,7 +15,7 @@ from masbook.runtime.faults import Crash, OnMessage, Partition, Pause, Slow
 
 
 async def chatter(world: World, messages: int = 200, agents: int = 4):
-    """Everybody tells everybody, a message every 0.1 s; nobody answers, so that what is sent never depends on faults."""
+    """Everybody tells everybody, a message every 0.1 s; nobody answers, so that faults change nothing that is sent."""
     people = [world.spawn(Recorder(f"a{i}")) for i in range(agents)]
     for i in range(messages):
         sender, to = people[i % agents], people[(i * 7 + 1) % agents]
@@ -121,8 +122,11 @@ class TestCoupling:
     @pytest.mark.parametrize("fault", ["drop", "delay", "duplicate", "reorder"])
     @pytest.mark.parametrize("seed", range(3))
     def test_a_higher_rate_strikes_a_superset(self, fault, seed):
-        hits = [struck(simulate(chatter, seed, faults=FaultPlan(**{fault: rate})), fault) for rate in (0.05, 0.1, 0.3, 0.8, 1.0)]
-        assert all(lower < higher for lower, higher in zip(hits, hits[1:], strict=False))
+        hits = [
+            struck(simulate(chatter, seed, faults=FaultPlan(**{fault: rate})), fault)
+            for rate in (0.05, 0.1, 0.3, 0.8, 1.0)
+        ]
+        assert all(lower < higher for lower, higher in itertools.pairwise(hits))
 
     def test_repeatable_and_different_between_seeds(self):
         plan = FaultPlan(drop=0.2)
@@ -131,11 +135,13 @@ class TestCoupling:
 
     @pytest.mark.parametrize("seed", range(3))
     def test_more_drops_do_not_change_who_is_delayed(self, seed):
-        """Of the messages that still arrive, the same ones are late, by the same time: runs stay comparable in pairs."""
+        """Of the messages that still arrive, the same ones are late, by as much: runs stay comparable in pairs."""
 
         def delays(drop):
             run = simulate(chatter, seed, faults=FaultPlan(drop=drop, delay=0.3))
-            late = {e.facts["message"]: e.facts["detail"] for e in run.trace.events("fault") if e.facts["fault"] == "delay"}
+            late = {
+                e.facts["message"]: e.facts["detail"] for e in run.trace.events("fault") if e.facts["fault"] == "delay"
+            }
             return late, {number for number, _ in struck(run, "drop")}
 
         few, _ = delays(0.05)
@@ -152,7 +158,9 @@ class TestCoupling:
 
     def test_an_appointment_does_not_move_the_draws(self):
         plain = struck(simulate(chatter, 1, faults=FaultPlan(drop=0.2)), "drop")
-        extra = struck(simulate(chatter, 1, faults=FaultPlan(drop=0.2, appointments=[OnMessage("drop", nth=3)])), "drop")
+        extra = struck(
+            simulate(chatter, 1, faults=FaultPlan(drop=0.2, appointments=[OnMessage("drop", nth=3)])), "drop"
+        )
         assert plain <= extra and len(extra - plain) <= 1
 
     def test_one_pair_more_does_not_change_the_others(self):
@@ -195,7 +203,9 @@ class TestAppointments:
         assert list(zip(got, times, strict=True)) == [(1, 1.0), (1, 1.0), (2, 2.0), (0, 2.5), (3, 3.0), (4, 4.0)]
 
     def test_names_and_topics_match_as_a_whole(self, make_world):
-        plan = FaultPlan(appointments=[OnMessage("drop", topic="t"), OnMessage("drop", to="b1"), OnMessage("drop", sender="aa")])
+        plan = FaultPlan(
+            appointments=[OnMessage("drop", topic="t"), OnMessage("drop", to="b1"), OnMessage("drop", sender="aa")]
+        )
         got, _ = tell_many(make_world(faults=plan), topic="tt")
         assert got == [0, 1, 2, 3, 4]
 
@@ -294,7 +304,9 @@ class TestAppointments:
         assert {event.facts["fault"] for event in world.trace.events("fault")} == {"slow"}
 
     def test_an_agent_that_is_not_there(self, make_world):
-        world = make_world(faults=FaultPlan(appointments=[Crash("ghost", at=1.0), Pause("ghost", 1.0, 1.0), Slow("ghost", 1.0)]))
+        world = make_world(
+            faults=FaultPlan(appointments=[Crash("ghost", at=1.0), Pause("ghost", 1.0, 1.0), Slow("ghost", 1.0)])
+        )
         world.run(until=5.0)
         faults = list(world.trace.events("fault"))
         assert len(faults) == 3 and all("nobody" in event.facts["detail"] for event in faults)
@@ -317,8 +329,9 @@ class TestPlans:
     @pytest.mark.parametrize(
         "bad",
         [
-            {"drop": -0.1}, {"drop": 1.1}, {"delay": float("nan")}, {"duplicate": 2}, {"reorder": -1}, {"drop": "often"},
-            {"delay_range": (2.0, 1.0)}, {"delay_range": (-1.0, 1.0)}, {"delay_range": (1.0,)}, {"reorder_window": -1.0},
+            {"drop": -0.1}, {"drop": 1.1}, {"delay": float("nan")}, {"duplicate": 2}, {"reorder": -1},
+            {"drop": "often"}, {"delay_range": (2.0, 1.0)}, {"delay_range": (-1.0, 1.0)}, {"delay_range": (1.0,)},
+            {"reorder_window": -1.0},
             {"appointments": ["crash"]}, {"appointments": [None]},
         ],
         ids=str,

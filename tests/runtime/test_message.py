@@ -135,7 +135,9 @@ class Ticket(BaseModel):
 
 class TestRecordable:
     def test_models_dataclasses_and_enums_travel_as_plain_data(self, world):
-        content = receive(world, point=Point(1, ["a"]), ticket=Ticket(number=7), colour=Colour.RED, level=Level.HIGH).content
+        content = receive(
+            world, point=Point(1, ["a"]), ticket=Ticket(number=7), colour=Colour.RED, level=Level.HIGH
+        ).content
         assert content == {
             "point": {"x": 1, "tags": ["a"]},
             "ticket": {"number": 7, "extra": None},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given, settings
@@ -56,7 +57,9 @@ class TestRegister:
         assert discover(world, capabilities=["x"]) == [] and discover(world, tags=["old"]) == []
         assert discover(world, capabilities=["y"]) == discover(world, tags=["new"]) == ["a"]
 
-    @pytest.mark.parametrize("bad", [{"name": ""}, {"name": "  "}, {"name": "a", "heartbeat": 0}, {"name": "a", "heartbeat": -1}])
+    @pytest.mark.parametrize(
+        "bad", [{"name": ""}, {"name": "  "}, {"name": "a", "heartbeat": 0}, {"name": "a", "heartbeat": -1}]
+    )
     def test_bad_input(self, world, bad):
         with pytest.raises(InvalidValue):
             world.run(world.registry.register(**bad))
@@ -137,7 +140,6 @@ class TestDiscover:
             ({"capabilities": ["x"], "limit": 1}, ["b"]),
             ({"capabilities": ["x"], "limit": 1, "max_load": 0.5}, []),
             ({"capabilities": ["y"], "limit": 1, "max_load": 0.5}, ["c"]),
-            ({"limit": 0}, []),
             ({"capabilities": ["nothing"]}, []),
             ({"capabilities": ["nothing"], "limit": 1}, []),
             ({"tags": ["nothing"]}, []),
@@ -150,7 +152,7 @@ class TestDiscover:
         crowd.run(crowd.registry.update("d", load=100.0))
         assert discover(crowd)[-2:] == ["d", "c"]
 
-    @pytest.mark.parametrize("query", [{"min_health": "fine"}, {"limit": -1}, {"max_load": float("nan")}])
+    @pytest.mark.parametrize("query", [{"min_health": "fine"}, {"limit": 0}, {"limit": -1}, {"max_load": float("nan")}])
     def test_bad_queries(self, crowd, query):
         with pytest.raises(InvalidValue):
             crowd.run(crowd.registry.discover(**query))
@@ -158,10 +160,8 @@ class TestDiscover:
     def test_what_comes_back_cannot_spoil_the_index(self, crowd):
         """Whoever changes the answer changes its own copy."""
         (best,) = crowd.run(crowd.registry.discover(capabilities=["x"], limit=1))
-        try:
+        with contextlib.suppress(AttributeError):
             best.load = 1000.0
-        except AttributeError:
-            pass
         assert discover(crowd, capabilities=["x"], limit=1) == ["b"]
         assert discover(crowd, capabilities=["x"])[0] == "b"
 
@@ -377,7 +377,11 @@ operations = st.lists(
     ),
     max_size=60,
 )
-queries = st.lists(st.tuples(some, some, st.sampled_from(HEALTH), st.integers(0, 4), st.sampled_from([None, 1, 2])), min_size=1, max_size=8)
+queries = st.lists(
+    st.tuples(some, some, st.sampled_from(HEALTH), st.integers(0, 4), st.sampled_from([None, 1, 2])),
+    min_size=1,
+    max_size=8,
+)
 
 
 class BruteForce:
@@ -414,10 +418,8 @@ async def _apply(registry, operation, name, *rest):
     elif operation == "best":
         await registry.discover(capabilities=[name], limit=1)  # builds and uses the index
     else:
-        try:
+        with contextlib.suppress(UnknownRecipient):
             await registry.update(name, **{operation: rest[0]})
-        except UnknownRecipient:
-            pass
 
 
 @settings(max_examples=150, deadline=None)

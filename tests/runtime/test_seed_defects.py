@@ -76,7 +76,7 @@ class TestAgent:
         assert world.run(world.registry.find("calc")).health == "healthy"
 
     def test_two_polite_agents_answer_each_other_for_ever(self, world):
-        """In no virtual time this is a livelock, and named; with thinking time it is a run with an end that is chosen."""
+        """In no virtual time this is a livelock, and named; with thinking time, a run whose end is chosen."""
 
         class Polite(Agent):
             async def on_message(self, message):
@@ -322,7 +322,9 @@ class TestBus:
         later(world)
         assert heard == list("abcd")
 
-    @pytest.mark.parametrize("make", [lambda: Filter(type="publsh"), lambda: on("t", type="publsh"), lambda: Filter(type=("tell", "asj"))])
+    @pytest.mark.parametrize(
+        "make", [lambda: Filter(type="publsh"), lambda: on("t", type="publsh"), lambda: Filter(type=("tell", "asj"))]
+    )
     def test_a_typo_in_a_message_type_aborts_the_run(self, make):
         """It is refused where it is written, with the types there are."""
         with pytest.raises(InvalidValue, match="publish"):

@@ -95,7 +95,13 @@ class TestModes:
 
     @pytest.mark.parametrize(
         "options",
-        [{"restart": "sometimes"}, {"max_restarts": -1}, {"within": -1.0}, {"backoff": -0.1}, {"backoff": float("nan")}],
+        [
+            {"restart": "sometimes"},
+            {"max_restarts": -1},
+            {"within": -1.0},
+            {"backoff": -0.1},
+            {"backoff": float("nan")},
+        ],
     )
     def test_options_are_checked(self, world, options):
         with pytest.raises(InvalidValue, match=next(iter(options))):

