@@ -75,6 +75,9 @@ class Agent(Life):
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
         self._world: World | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     async def sleep(self, seconds: float) -> None:
         """Wait for that many virtual seconds; InvalidValue if negative."""
         await asyncio.sleep(require.not_negative("the time to sleep", seconds))

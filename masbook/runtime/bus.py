@@ -24,6 +24,7 @@ from ..errors import (
 )
 from . import require
 from .capability import Capability, Subscription
+from .driver import describe
 from .message import LARGEST, SCALARS, FrozenDict, Message, MessageType, freeze
 from .protocol import Protocol, ProtocolMonitor
 from .stream import StreamBuffer
@@ -434,7 +435,7 @@ class MessageBus:
     def answer_error(self, agent: Agent, request: Message, error: Exception) -> None:
         """Answer a request with an error: its name and text travel, the error itself is raised in the requester."""
         self._errors[request.id] = error
-        content = {"error": type(error).__name__, "message": str(error)}
+        content = {"error": type(error).__name__, "message": describe(error)}
         self.answer(agent, request, content, MessageType.ERROR)
 
     def _answer(self, message: Message, agent: Agent) -> None:

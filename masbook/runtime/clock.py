@@ -113,7 +113,7 @@ class VirtualLoop(WorldLoop, asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Handle:  # type: ignore[override]
         """Run the callback in the next turn, at the current instant."""
-        handle = Handle((0.0, 0, callback, args, context or _copy_context()))
+        handle = Handle((0.0, 0, callback, args, _copy_context() if context is None else context))
         self._arriving.append(handle)
         return handle
 
@@ -135,7 +135,7 @@ class VirtualLoop(WorldLoop, asyncio.BaseEventLoop):
 
     def _schedule(self, when: float, callback: Any, args: tuple[Any, ...], context: Any) -> Handle:
         self._number = number = self._number + 1
-        handle = Handle((when, number, callback, args, context or _copy_context()))
+        handle = Handle((when, number, callback, args, _copy_context() if context is None else context))
         if when > self._now:
             heap = self._scheduled
             heapq.heappush(heap, handle)

@@ -7,11 +7,13 @@ in a script, in a notebook cell and inside another event loop alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import gc
 import inspect
 import math
+import re
 import sys
 import threading
 import time
@@ -38,6 +40,8 @@ class WorldThread:
         self._since = time.monotonic()
         self._result: Any = None
         self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()  # not Thread.join, which takes a thread for dead when it is interrupted
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._target,), name="masbook", daemon=True)
         self._thread.start()
@@ -51,17 +55,20 @@ class WorldThread:
             self._result = self._work()
         except BaseException as error:
             self._error = error
-        finally:
-            gc.set_threshold(*threshold)
+        while not self._ended.is_set():
+            with contextlib.suppress(BlockedLoop), self._lock:  # one that was on its way when the work ended
+                gc.set_threshold(*threshold)
+                _raise_in(self._thread, None)
+                self._ended.set()
 
     def is_alive(self, wait: float = 0.0) -> bool:
         """Return whether the work goes on after `wait` seconds; break into a handler that holds the thread too long."""
-        self._thread.join(wait)
+        ended = self._ended.wait(wait)
         if self._loop.idle or self._loop.progress != self._seen:
             self._seen, self._since = self._loop.progress, time.monotonic()
         elif time.monotonic() - self._since > self._patience and not self._imports():
             self._break_in()
-        return self._thread.is_alive()
+        return not ended
 
     def result(self) -> Any:
         """Wait for the work and return its result or raise its error; interrupting halts it within half a second."""
@@ -71,6 +78,7 @@ class WorldThread:
         except BaseException:
             self.stop()
             raise
+        self._thread.join()
         if self._error is not None:
             raise self._error
         return self._result
@@ -78,10 +86,9 @@ class WorldThread:
     def stop(self) -> None:
         """Halt the loop; where a handler holds the thread, break into it."""
         self._loop.halt("interrupted")
-        self._thread.join(0.2)
-        if self._thread.is_alive():
+        if not self._ended.wait(0.2):
             self._break_in()
-            self._thread.join(0.2)
+            self._ended.wait(0.2)
 
     def _imports(self) -> bool:
         """Return whether the thread is importing a module, which is slow but must not be broken off."""
@@ -91,10 +98,17 @@ class WorldThread:
         return frame is not None
 
     def _break_in(self) -> None:
-        """Raise BlockedLoop in the thread at its next line of Python."""
-        self._since = time.monotonic()
-        thread = ctypes.c_ulong(self._thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(BlockedLoop))
+        """Raise BlockedLoop in the thread at its next line of Python, if it is still at work."""
+        with self._lock:
+            self._since = time.monotonic()
+            if not self._ended.is_set():
+                _raise_in(self._thread, BlockedLoop)
+
+
+def _raise_in(thread: threading.Thread, error: type[Exception] | None) -> None:
+    """Raise `error` in a thread at its next line of Python; None takes back one that is on its way."""
+    what = ctypes.py_object(error) if error else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), what)
 
 
 class Driver:
@@ -166,6 +180,7 @@ class Driver:
 
     def close(self, stop_agents: Callable[[], Iterable[asyncio.Future[Any]]]) -> None:
         """End whatever runs and close the loop; nothing outlives it. Hooks may take a minute of virtual time."""
+        check_outside()
         if self._thread is not None and self._thread.is_alive():
             self.stop()
             self._thread.stop()
@@ -190,8 +205,7 @@ class Driver:
         return self._thread
 
     def _check(self, coroutine: object, until: float | None) -> None:
-        if isinstance(asyncio._get_running_loop(), WorldLoop):
-            raise NestedRun("a world is already running here: `await` the coroutine instead of running it")
+        check_outside()
         if self._thread is not None and self._thread.is_alive():
             raise NestedRun("this world is already running; wait for it, or call world.stop()")
         if coroutine is not None and not inspect.isawaitable(coroutine):
@@ -269,6 +283,17 @@ class Driver:
             if loop.drive() in ("until", "quiet", "livelock"):
                 break
         loop.until = math.inf
+
+
+def check_outside() -> None:
+    """Raise NestedRun inside a world: it cannot run, close or simulate from there."""
+    if isinstance(asyncio._get_running_loop(), WorldLoop):
+        raise NestedRun("a world is already running here: `await` the coroutine instead of running it")
+
+
+def describe(error: BaseException) -> str:
+    """Return what an error says, without addresses of objects: they differ from process to process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))
 
 
 def explained(error: Exception) -> Exception:

@@ -171,15 +171,19 @@ class FaultInjector:
     def strike(self, message: Message, to: str) -> list[float]:
         """Return the delays of the copies that arrive: none if it is lost, two if it is duplicated."""
         plan, draws = self.plan, self._draws(message.sender, to)
+        due = [
+            fault
+            for number, fault in enumerate(plan.appointments)
+            if isinstance(fault, OnMessage) and self._due(number, fault, message, to)
+        ]
         for fault in plan.appointments:
             if isinstance(fault, Partition) and fault.parts(self.world.now, message.sender, to):
                 return self._drop(message, to, "partition", 1)
         delays = [message.delay]
-        for number, fault in enumerate(plan.appointments):
-            if isinstance(fault, OnMessage) and self._due(number, fault, message, to):
-                if fault.action == "drop":
-                    return self._drop(message, to, "drop", len(delays))
-                delays = self._apply(fault.action, message, to, delays, fault.seconds)
+        for fault in due:
+            if fault.action == "drop":
+                return self._drop(message, to, "drop", len(delays))
+            delays = self._apply(fault.action, message, to, delays, fault.seconds)
         if plan.only is not None and not plan.only.matches(message):
             return delays
         if draws["drop"] < plan.drop:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import AgentCrashed, AgentOffline
 from . import require
-from .driver import explained
+from .driver import describe, explained
 from .mailbox import Mailbox
 from .message import Message, MessageType
 from .supervision import Supervision
@@ -128,7 +128,7 @@ class Life(Voice):
 
     def _stopped(self, hook: asyncio.Task[None], done: asyncio.Future[None]) -> None:
         if not hook.cancelled() and (error := hook.exception()) is not None:
-            self.world.trace.record("crashed", self.name, error=type(error).__name__, message=str(error))
+            self.world.trace.record("crashed", self.name, error=type(error).__name__, message=describe(error))
         if not done.done():
             done.set_result(None)
 
@@ -139,9 +139,9 @@ class Life(Voice):
         """
         if not self.online or self._error is not None:
             return
-        self.world.trace.record("crashed", self.name, error=type(error).__name__, message=str(error))
+        self.world.trace.record("crashed", self.name, error=type(error).__name__, message=describe(error))
         self._error = error
-        self._halt(AgentCrashed(f"{self.name} crashed: {type(error).__name__}: {error}"), "crashed")
+        self._halt(AgentCrashed(f"{self.name} crashed: {type(error).__name__}: {describe(error)}"), "crashed")
         if not self._schedule_restart(restart_after):
             self._close("crashed")
             self.world.escalate(self._agent, error)

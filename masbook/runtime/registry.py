@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import InvalidValue, UnknownRecipient
@@ -35,7 +35,7 @@ class Registration(NamedTuple):
     registered: float = 0.0
     heartbeat: float | None = None
     last_heartbeat: float = 0.0
-    metadata: Mapping[str, Any] = FrozenDict()
+    metadata: dict[str, Any] = FrozenDict()
     number: int = 0  # order of registration, which breaks ties
 
     def place(self) -> tuple[int, float, int, str]:
@@ -221,7 +221,7 @@ class AgentRegistry(Agent):
         capabilities: Iterable[str],
         tags: Iterable[str],
         heartbeat: float | None,
-        metadata: Mapping[str, Any],
+        metadata: dict[str, Any],
     ) -> Registration:
         self._number += 1
         offers, labels, now = tuple(capabilities), tuple(sorted(tags)), self.now

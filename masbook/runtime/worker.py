@@ -12,7 +12,7 @@ import contextvars
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput, UnknownCapability
-from .driver import explained
+from .driver import describe, explained
 from .message import Message, MessageType
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Worker:
     def fail(self, error: Exception) -> None:
         """Record that the message in hand has failed."""
         if self.message is not None:
-            world, text = self.agent.world, f"{type(error).__name__}: {error}"
+            world, text = self.agent.world, f"{type(error).__name__}: {describe(error)}"
             world.trace.append((world.clock(), "failed", self.agent.name, self.message.id, text))
             self.message = None
 

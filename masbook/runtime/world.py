@@ -17,12 +17,12 @@ from hashlib import sha256
 from random import Random
 from typing import Any, Literal, Self
 
-from ..errors import InvalidName, InvalidValue, MasbookError, NotAsync, WorldClosed
+from ..errors import InvalidName, InvalidValue, MasbookError, NotAsync, Unrecordable, WorldClosed
 from . import require
 from .agent import Agent
 from .bus import MessageBus
 from .clock import RealLoop, VirtualLoop
-from .driver import Driver, discard
+from .driver import Driver, check_outside, describe, discard
 from .faults import FaultInjector, FaultPlan
 from .message import FrozenDict
 from .registry import AgentRegistry
@@ -167,9 +167,11 @@ class World:
     def escalate(self, agent: Agent, error: Exception) -> None:
         """Tell whoever spawned the agent that it crashed for good: a system message `agent.crashed` to the parent."""
         parent = agent.parent
-        self.trace.record("escalated", agent.name, to="world" if parent is None else parent.name, error=repr(error))
+        self.trace.record(
+            "escalated", agent.name, to="world" if parent is None else parent.name, error=type(error).__name__
+        )
         if parent is not None and parent.online:
-            content = {"agent": agent.name, "error": type(error).__name__, "message": str(error)}
+            content = {"agent": agent.name, "error": type(error).__name__, "message": describe(error)}
             self.bus.inform(parent, "agent.crashed", content)
 
     # Running
@@ -219,8 +221,8 @@ class World:
     def close(self) -> None:
         """Stop every agent, run their `on_stop` hooks, and cancel whatever is left: nothing outlives the world."""
         if not self._closed:
-            self._closed = True
             self._driver.close(lambda: [agent.stop("world closed") for agent in self.agents.values()])
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -293,6 +295,7 @@ def simulate(
     InvalidValue and NotAsync for what cannot be run at all are raised.
     """
     prepare(scenario, params)
+    check_outside()
     world = World(seed, faults=faults, schedule=schedule, security=security, trace=trace)
     result, error = None, None
     try:
@@ -309,8 +312,12 @@ def conclude(
     lasted = world.now
     world.close()
     world.trace.seal()
+    try:
+        pickle.dumps(result)
+    except Exception as reason:  # whatever a foreign object's own pickling raises
+        result, error = None, error or Unrecordable(f"the scenario returned what is not data: {reason}")
     return Run(
-        scenario.__name__,
+        name_of(scenario),
         world.seed,
         FrozenDict(params),
         result,
@@ -321,6 +328,12 @@ def conclude(
         world.schedule,
         None if world.faults is None else world.faults.plan,
     )
+
+
+def name_of(scenario: Any) -> str:
+    """Return the name of a scenario: of the function, of that behind a partial, or of the class of the object."""
+    scenario = getattr(scenario, "func", scenario)
+    return str(getattr(scenario, "__name__", type(scenario).__name__))
 
 
 def _portable(error: Exception) -> Exception:
@@ -336,8 +349,8 @@ def _portable(error: Exception) -> Exception:
 
 def prepare(scenario: Callable[..., Any], params: Mapping[str, Any]) -> None:
     """Check that `scenario(world, **params)` can be run."""
-    name = getattr(scenario, "__name__", repr(scenario))
-    if not inspect.iscoroutinefunction(scenario):
+    name = name_of(scenario)
+    if not (inspect.iscoroutinefunction(scenario) or inspect.iscoroutinefunction(type(scenario).__call__)):
         raise NotAsync(f"the scenario {name} must be a coroutine function: write `async def {name}(world, ...)`")
     try:
         inspect.signature(scenario).bind(None, **params)
