@@ -1136,7 +1136,7 @@ class TestAccounting:
         (end,) = run.trace.events("note")
         assert end.facts["data"]["missing"] == 0
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(societies, plans, st.integers(0, 1000))
     def test_holds_after_every_single_step(self, society, plan, seed):
         with World(seed, faults=plan) as world:

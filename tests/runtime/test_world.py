@@ -18,7 +18,20 @@ import pytest
 from society import FAULTY, Calculator, Recorder, Slowpoke, gossip
 
 from masbook import Agent, FaultPlan, Run, World, capability, simulate
-from masbook.errors import BlockedLoop, InvalidValue, MasbookError, NestedRun, NotAsync, Stuck, WorldClosed
+from masbook.errors import (
+    BlockedLoop,
+    InvalidInput,
+    InvalidName,
+    InvalidValue,
+    MasbookError,
+    NestedRun,
+    NotAsync,
+    Stuck,
+    UnknownCapability,
+    UnknownRecipient,
+    Unrecordable,
+    WorldClosed,
+)
 from masbook.runtime.trace import Trace
 
 
@@ -897,6 +910,128 @@ class TestSimulate:
     def test_security_and_faults_reach_the_world(self):
         run = simulate(gossip, 7, faults=FaultPlan(drop=1.0))
         assert run.trace.count("dropped") > 0
+
+
+async def spawns(world, client):
+    world.spawn(Agent("client"))
+
+
+async def nameless(world, client):
+    Agent("")
+
+
+async def unknown_recipient(world, client):
+    await client.tell("ghost", "t")
+
+
+async def unknown_capability(world, client):
+    await client.request("calc", "multiply", a=1, b=2)
+
+
+async def wrong_type(world, client):
+    await client.request("calc", "add", a="one", b=2)
+
+
+async def missing_field(world, client):
+    await client.request("calc", "add", a=1)
+
+
+async def unrecordable(world, client):
+    await client.request("calc", "add", a={1, 2}, b=2)
+
+
+async def unrecordable_note(world, client):
+    client.note("x", what=object())
+
+
+async def negative_sleep(world, client):
+    await client.sleep(-1.0)
+
+
+async def negative_call_later(world, client):
+    asyncio.get_running_loop().call_later(-1.0, print)
+
+
+async def negative_timeout(world, client):
+    await client.request("calc", "add", a=1, b=2, timeout=-1.0)
+
+
+async def scenario_that_is_not_async(world, client):
+    simulate(lambda world: None)
+
+
+async def run_inside_a_run(world, client):
+    world.run(until=100.0)
+
+
+async def time_sleep(world, client):
+    time.sleep(60.0)
+
+
+async def never_yields(world, client):
+    while True:
+        pass
+
+
+async def asyncio_run(world, client):
+    coroutine = asyncio.sleep(1.0)
+    try:
+        asyncio.run(coroutine)
+    finally:
+        coroutine.close()
+
+
+class TestBadInput:
+    """A typed error that says what to do, at once; the world and its trace stay usable."""
+
+    @pytest.mark.parametrize(
+        ("act", "error", "says"),
+        [
+            (spawns, InvalidName, "choose another"),
+            (nameless, InvalidName, "give it a name"),
+            (unknown_recipient, UnknownRecipient, "there are: calc, client"),
+            (unknown_capability, UnknownCapability, "it can .*add"),
+            (wrong_type, InvalidInput, "'a'"),
+            (missing_field, InvalidInput, "'b'"),
+            (unrecordable, Unrecordable, "send numbers, text"),
+            (unrecordable_note, Unrecordable, "send numbers, text"),
+            (negative_sleep, InvalidValue, "0 or more"),
+            (negative_call_later, InvalidValue, "0 or more"),
+            (negative_timeout, InvalidValue, "more than 0"),
+            (scenario_that_is_not_async, NotAsync, "async def"),
+            (run_inside_a_run, NestedRun, "await"),
+            (time_sleep, BlockedLoop, "await agent.sleep"),
+            (never_yields, BlockedLoop, "await agent.sleep"),
+            (asyncio_run, NestedRun, "await"),
+        ],
+    )
+    def test_typed_at_once_and_nothing_breaks(self, make_world, act, error, says):
+        world = make_world(patience=0.3)
+        world.spawn(Calculator("calc"))
+        client = world.spawn(Agent("client"))
+        with pytest.raises(error, match=says) as caught:
+            world.run(act(world, client))
+        assert isinstance(caught.value, MasbookError)
+        assert world.now == 0.0
+        assert world.bus.accounting()["missing"] == 0
+        assert world.run(client.request("calc", "add", a=2, b=3)) == 5.0
+        assert world.now == 0.5 and client.state == "idle"
+        world.trace.record("note", "test", text="usable")
+        assert len(world.trace.digest) == 64 and list(world.trace)[-1].facts["text"] == "usable"
+
+    @pytest.mark.parametrize("act", [time_sleep, never_yields, run_inside_a_run, asyncio_run, negative_sleep])
+    def test_in_a_handler_it_goes_to_who_asked(self, make_world, act):
+        class Clumsy(Agent):
+            @capability
+            async def act(self) -> None:
+                await act(self.world, self)
+
+        world = make_world(patience=0.3)
+        clumsy, client = world.spawn(Clumsy("clumsy")), world.spawn(Agent("client"))
+        with pytest.raises(MasbookError):
+            world.run(client.request("clumsy", "act"))
+        assert clumsy.state == "idle" and world.trace.count("failed", "clumsy") == 1
+        assert world.run(client.request("clumsy", "ping")) == "pong"
 
 
 def test_import_masbook_is_light():
