@@ -35,20 +35,23 @@ function html(tag, className, ...children) {
   return node;
 }
 
-// Where each agent stands, with the anchor of its label: [x, y, radius, anchor, label x, label y].
+// Where each agent stands, and its label: [x, y, radius, anchor, label x, label y, letters there is room for].
 function places(count, width) {
   return count > RING ? grid(count, width) : ring(count, width);
 }
 
 function ring(count, width) {
-  const height = count <= 2 ? 200 : count <= 8 ? 330 : 430;
+  const height = count <= 2 ? 200 : count <= 8 ? 330 : count <= 12 ? 430 : 500;
   const radius = count <= 12 ? 20 : 15;
-  const [cx, cy, rx, ry] = [width / 2, height / 2, Math.max(70, width / 2 - 145), height / 2 - 60];
-  const spots = arc(count, rx, ry).map((angle) => {
+  const [cx, cy, rx, ry] = [width / 2, height / 2, Math.max(70, width / 2 - 145), height / 2 - (count > 12 ? 88 : 60)];
+  const spots = arc(count, rx, ry).map((angle, i) => {
     const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
     const [x, y] = [cx + rx * cos, cy + ry * sin];
-    if (Math.abs(cos) < 0.2) return [x, y, radius, "middle", 0, sin < 0 ? -radius - 19 : radius + 16];
-    return [x, y, radius, cos < 0 ? "end" : "start", Math.sign(cos) * (radius + 9), -1];
+    if (Math.abs(cos) < (count > 12 ? 0.6 : 0.2)) { // labels of close neighbours stand in two lines
+      const away = radius + (count > 12 && i % 2 ? 28 : 0);
+      return [x, y, radius, "middle", 0, sin < 0 ? -away - 19 : away + 16, 14];
+    }
+    return [x, y, radius, cos < 0 ? "end" : "start", Math.sign(cos) * (radius + 9), -1, 20];
   });
   return { height, spots };
 }
@@ -67,12 +70,12 @@ function arc(count, rx, ry) {
 }
 
 function grid(count, width) {
-  const columns = Math.min(count, Math.ceil(Math.sqrt(count * 2.2))), rows = Math.ceil(count / columns);
-  const cell = width / columns, radius = Math.min(14, cell / 3.2), line = Math.max(cell, radius * 2 + 26);
   const labelled = count <= 60;
+  const columns = Math.ceil(Math.sqrt(count * (labelled ? 1.5 : 2.5))), rows = Math.ceil(count / columns);
+  const cell = width / columns, radius = Math.min(13, cell / 3.2), line = labelled ? 68 : cell;
   const spots = Array.from({ length: count }, (_, i) => [
     cell * ((i % columns) + 0.5), line * (Math.floor(i / columns) + 0.5), radius,
-    labelled ? "middle" : "none", 0, radius + 13,
+    labelled ? "middle" : "none", 0, radius + 14, Math.floor(cell / 7),
   ]);
   return { height: Math.max(160, rows * line + 10), spots };
 }
@@ -149,20 +152,21 @@ class Scene {
     this.empty.style.display = agents.length ? "none" : "";
     this.drawn = agents.map(([name], i) => this.node(name, spots[i]));
     this.nodes.replaceChildren(...this.drawn.map((node) => node.group));
+    this.canvas.classList.toggle("crowd", agents.length > RING);
     this.edges.replaceChildren();
     this.lines = new Map();
   }
 
-  node(name, [x, y, radius, anchor, dx, dy]) {
+  node(name, [x, y, radius, anchor, dx, dy, letters]) {
     const title = svg("title"), disc = svg("circle", { r: radius, class: "disc" });
     const waiting = svg("text", { class: "waiting", "text-anchor": "middle", dy: "0.36em" });
     const label = svg("text", { class: "name", "text-anchor": anchor, x: dx, y: dy });
     const work = svg("text", { class: "work", "text-anchor": anchor, x: dx, y: dy + 14 });
-    label.textContent = clipped(name, anchor === "middle" ? 14 : 20);
+    label.textContent = clipped(name, letters);
     const group = svg("g", { transform: `translate(${x} ${y})` }, title,
       svg("circle", { r: radius + 5, class: "halo" }), disc, waiting);
     if (anchor !== "none") group.append(label, work);
-    return { group, title, waiting, work };
+    return { group, title, waiting, work, letters };
   }
 
   agent(i, [name, state, waiting, work]) {
@@ -171,7 +175,7 @@ class Scene {
     node.group.dataset.name = name;
     node.waiting.textContent = state === "error" ? "×" : waiting || "";
     const doing = state === "busy" ? work : state === "error" ? "crashed" : state === "offline" ? "offline" : "";
-    node.work.textContent = clipped(doing, 22);
+    node.work.textContent = clipped(doing, node.letters);
     node.title.textContent = `${name}: ${state}${work ? `, at work on ${work}` : ""}, ${waiting} waiting`;
   }
 
