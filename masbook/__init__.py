@@ -6,19 +6,31 @@ A `World` owns virtual time, and agents are ordinary `async` Python: the same se
 from .errors import MasbookError
 from .runtime.agent import Agent
 from .runtime.capability import capability, on
-from .runtime.faults import FaultPlan
+from .runtime.faults import Crash, FaultPlan, OnMessage, Partition, Pause, Slow
 from .runtime.message import Filter, Message, MessageType
+from .runtime.protocol import Protocol
+from .runtime.security import Rule, Security
+from .runtime.trace import Trace
 from .runtime.world import Run, World, simulate
 
 __version__ = "0.1.0"
 __all__ = [
     "Agent",
+    "Crash",
     "FaultPlan",
     "Filter",
     "MasbookError",
     "Message",
     "MessageType",
+    "OnMessage",
+    "Partition",
+    "Pause",
+    "Protocol",
+    "Rule",
     "Run",
+    "Security",
+    "Slow",
+    "Trace",
     "World",
     "capability",
     "on",

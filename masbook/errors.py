@@ -1,28 +1,28 @@
 """Every error masbook raises on purpose, in one tree; each says when it is raised and what to do.
 
-    MasbookError
-    ├── InvalidValue            an argument is out of range or of the wrong kind (also a ValueError)
-    │   ├── InvalidName             an agent's name is empty, not text, or taken
-    │   ├── NotAsync                a scenario, capability or handler is not `async def`
-    │   └── Unrecordable            a value cannot be written into the trace
-    ├── InvalidInput            a capability was called with a wrong or missing field
-    ├── UnknownRecipient        nobody of that name is in the world (also a LookupError)
-    ├── UnknownCapability       the recipient has no such capability or handler (also a LookupError)
-    ├── Undeliverable           the message could not be handed over
-    │   ├── AgentOffline            the recipient has stopped or crashed
-    │   └── MailboxFull             its mailbox is full and its policy says `reject`
-    ├── RequestTimeout          no reply in time (also a TimeoutError)
-    ├── RequestCycle            the request would wait for its own sender
-    ├── AgentCrashed            the agent crashed while it worked on the request
-    ├── Refused                 the security policy forbids it
-    │   └── ForgedSender            the signature is not the sender's
-    ├── ProtocolViolation       a message does not fit the conversation's protocol
-    └── WorldError              the world cannot go on as asked
-        ├── Stuck                   nothing can happen any more, or time stands still
-        ├── BlockedLoop             a handler holds the thread: `time.sleep`, or never awaiting
-        ├── NestedRun               a run inside a run
-        ├── NeedsRealClock          network or processes in a virtual world
-        └── WorldClosed             the world has been closed
+MasbookError
+├── InvalidValue            an argument is out of range or of the wrong kind (also a ValueError)
+│   ├── InvalidName             an agent's name is empty, not text, or taken
+│   ├── NotAsync                a scenario, capability or handler is not `async def`
+│   └── Unrecordable            a value cannot be written into the trace
+├── InvalidInput            a capability was called with a wrong or missing field
+├── UnknownRecipient        nobody of that name is in the world (also a LookupError)
+├── UnknownCapability       the recipient has no such capability or handler (also a LookupError)
+├── Undeliverable           the message could not be handed over
+│   ├── AgentOffline            the recipient has stopped or crashed
+│   └── MailboxFull             its mailbox is full and its policy says `reject`
+├── RequestTimeout          no reply in time (also a TimeoutError)
+├── RequestCycle            the request would wait for its own sender
+├── AgentCrashed            the agent crashed while it worked on the request
+├── Refused                 the security policy forbids it
+│   └── ForgedSender            the signature is not the sender's
+├── ProtocolViolation       a message does not fit the conversation's protocol
+└── WorldError              the world cannot go on as asked
+    ├── Stuck                   nothing can happen any more, or time stands still
+    ├── BlockedLoop             a handler holds the thread: `time.sleep`, or never awaiting
+    ├── NestedRun               a run inside a run
+    ├── NeedsRealClock          network or processes in a virtual world
+    └── WorldClosed             the world has been closed
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,8 +71,8 @@ class Agent(Life):
         self.concurrency = require.whole("concurrency", concurrency)
         self.tags = tuple(sorted(tags))
         self.heartbeat = None if heartbeat is None else require.positive("heartbeat", heartbeat)
-        self.slow = 0.0  # virtual seconds that a fault adds to every message
-        self.plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
+        self._slow = 0.0  # virtual seconds that a fault adds to every message
+        self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
         self._world: World | None = None
 
@@ -96,13 +97,13 @@ class Agent(Life):
         subscription = Subscription(topic, wanted)
         self.world.bus.subscribe(self, subscription)
         self._subscribed.append((subscription, handler))
-        self.plans.clear()
+        self._plans.clear()
 
     def unsubscribe(self, topic: str) -> None:
         """End all subscriptions to exactly that topic or glob."""
         self.world.bus.unsubscribe(self, topic)
         self._subscribed = [pair for pair in self._subscribed if pair[0].topic != topic]
-        self.plans.clear()
+        self._plans.clear()
 
     def note(self, text: str, **data: Any) -> None:
         """Write a remark into the trace."""
@@ -191,14 +192,14 @@ class Agent(Life):
 
     def handlers(self, topic: str) -> list[tuple[Callable[..., Awaitable[Any]], Filter | None]]:
         """Return the methods that a message on the topic is for, each with its filter; empty where there is none."""
-        plan = self.plans.get(topic)
+        plan = self._plans.get(topic)
         if plan is None:
             plan = [(handler, sub.filter) for sub, handler in self._subscribed if matches(topic, sub.topic)]
             if topic in self.offers:
                 plan.append((partial(perform_told, self), None))
             if not plan and (type(self) is Agent or type(self).on_message is not Agent.on_message):
                 plan.append((self.on_message, None))
-            self.plans[topic] = plan
+            self._plans[topic] = plan
         return plan
 
     # What the world and the bus call
@@ -218,7 +219,7 @@ class Agent(Life):
 
     def cancel_request(self, request: int | None) -> None:
         """Stop working on a request that nobody wants any more, or take it out of the mailbox."""
-        for worker in self.workers:
+        for worker in self._workers:
             if worker.message is not None and worker.message.id == request:
                 return worker.cancel_request()
         return self.withdraw(request, "cancelled")
@@ -233,11 +234,21 @@ def _collect(cls: type[Agent]) -> None:
     """Gather the capabilities and subscriptions of a class, those of its bases first."""
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
     methods = [(name, getattr(cls, name)) for name in names if callable(getattr(cls, name, None))]
-    cls.offers = {name: method.capability for name, method in methods if hasattr(method, "capability")}
+    cls.offers = {name: offer for name, method in methods if (offer := _offer(cls, name, method)) is not None}
     cls._listeners = [(sub, name) for name, method in methods for sub in getattr(method, "subscriptions", ())]
     for name in [*cls.offers, *(name for _, name in cls._listeners)]:
         if name in _RESERVED - QUERIES:
             raise InvalidName(f"{cls.__name__}.{name}: every agent has {name!r} for itself; call yours something else")
+
+
+def _offer(cls: type[Agent], name: str, method: Any) -> Capability | None:
+    """Return the capability that a method is; one that replaces a capability of a base is a capability too."""
+    for base in cls.__mro__:
+        declared: Capability | None = getattr(vars(base).get(name), "capability", None)
+        if declared is not None:
+            same = declared.function is method
+            return declared if same else replace(declared, function=method)
+    return None
 
 
 _RESERVED: frozenset[str] = frozenset()

@@ -43,6 +43,7 @@ Interceptor = Callable[[Message], Message | None]
 RoutingRule = Callable[[Message], str | Iterable[str] | None]
 
 _new = tuple.__new__  # what a NamedTuple's own constructor calls, without the detour
+ANSWERS = (MessageType.REPLY, MessageType.ERROR, MessageType.PART, MessageType.END)  # a tuple: enums hash slowly
 _TO_MANY = (MessageType.PUBLISH, MessageType.BROADCAST, MessageType.SYSTEM)
 _TO_ONE = frozenset(set(MessageType) - set(_TO_MANY))
 _REQUEST, _REPLY = MessageType.REQUEST, MessageType.REPLY
@@ -216,8 +217,8 @@ class MessageBus:
         message = message._replace(copies=len(recipients) or int(direct))
         self._trace.append(message)
         if passed is None:
-            for recipient in recipients:
-                self._trace.record("dropped", recipient.name, message=message.id, reason="interceptor")
+            for name in [recipient.name for recipient in recipients] or [message.to or ""] * direct:
+                self._trace.record("dropped", name, message=message.id, reason="interceptor")
             return None
         if direct and not recipients:
             self.bury(message, message.to or "", "unknown recipient")
@@ -236,7 +237,7 @@ class MessageBus:
                 mailbox = agent.mailbox
                 if agent.online and not message.priority and len(mailbox.usual) < mailbox.room:
                     mailbox.usual.append(message)
-                    if agent.idle:
+                    if agent._idle:
                         agent.wake()
                 else:
                     self._arrive(message, agent)
@@ -301,7 +302,7 @@ class MessageBus:
 
     def _arrive(self, message: Message, agent: Agent, direct: bool = False) -> asyncio.Future[None] | None:
         """Hand a copy over; where that is impossible it is a dead letter, and a direct sender gets the error."""
-        if message.reply_to is not None and message.to == agent.name:
+        if (message.reply_to is not None or message.type in ANSWERS) and message.to == agent.name:
             self._answer(message, agent)
             return None
         if not agent.online:
@@ -318,7 +319,7 @@ class MessageBus:
             mailbox.put(message)
         else:
             mailbox.usual.append(message)
-        if agent.idle:
+        if agent._idle:
             agent.wake()
         return None
 
@@ -343,7 +344,8 @@ class MessageBus:
         """Make a message a dead letter; whoever waits for the answer to a dead request learns it at once."""
         self._trace.append((self._clock(), "dead", recipient, message.id, reason))
         if message.type is _REQUEST and message.to == recipient and reason != "expired":
-            self._fail(message.id, Undeliverable(f"{recipient} did not get the request {message.topic!r}: {reason}"))
+            error = AgentOffline if reason in ("offline", "stopped", "crashed") else Undeliverable
+            self._fail(message.id, error(f"{recipient} did not get the request {message.topic!r}: {reason}"))
 
     # Requests and answers
 

@@ -232,7 +232,7 @@ class FaultInjector:
 
     def _slow(self, name: str) -> None:
         if agent := self._struck(name, "slow", self.slowness(name)):
-            agent.slow = self.slowness(name)
+            agent._slow = self.slowness(name)
 
     def slowness(self, name: str) -> float:
         """Return the virtual seconds that the plan adds, at this instant, to every message of an agent."""

@@ -36,9 +36,9 @@ class Life(Voice):
         self.supervision = Supervision()
         self.parent: Agent | None = None
         self.online = False
-        self.workers: list[Worker] = []
-        self.idle: list[Worker] = []  # those that could take a message now
-        self.paused: asyncio.Future[None] | None = None  # done when a pause is over
+        self._workers: list[Worker] = []
+        self._idle: list[Worker] = []  # those that could take a message now
+        self._paused: asyncio.Future[None] | None = None  # done when a pause is over
         self._pause_ends = 0.0
         self._error: Exception | None = None  # what it crashed of, until it starts again
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -70,8 +70,8 @@ class Life(Voice):
         """Begin to live, or to live again, in the world that has been entered."""
         if not self.online:
             self.world.bus.attach(self._agent)
-        self.world.registry.admit(self._agent)
         self.online, self._error = True, None
+        self.world.registry.admit(self._agent)
         self._beat(self.world.now, 0)
         if type(self).on_start is Life.on_start:
             self._open()
@@ -83,16 +83,16 @@ class Life(Voice):
         self._open()
 
     def _open(self) -> None:
-        self.workers = [Worker(self._agent) for _ in range(self.concurrency)]
-        self.idle = list(reversed(self.workers))
-        while self.idle and self.concurrency - len(self.idle) < len(self.mailbox):
+        self._workers = [Worker(self._agent) for _ in range(self.concurrency)]
+        self._idle = list(reversed(self._workers))
+        while self._idle and self.concurrency - len(self._idle) < len(self.mailbox):
             self.wake()
 
     def wake(self) -> None:
         """Let an idle worker go through the mailbox; the registry will ask for the load, which is no longer 0."""
         if self.heartbeat is None:
             self.world.registry.stirred[self.name] = self._agent
-        self.idle.pop().wake()
+        self._idle.pop().wake()
 
     def _beat(self, born: float, number: int) -> None:
         """Send a heartbeat to the registry at each multiple of the interval, as long as the agent runs."""
@@ -166,7 +166,7 @@ class Life(Voice):
 
     def _halt(self, error: Exception, why: str) -> None:
         """End all work in hand; who waits for an answer gets the error."""
-        workers, self.workers, self.idle = self.workers, [], []
+        workers, self._workers, self._idle = self._workers, [], []
         if self._heart is not None:
             self._heart.cancel()
         for worker in workers:
@@ -186,14 +186,14 @@ class Life(Voice):
         """Take no messages and send no heartbeats for that many virtual seconds, or until a longer pause ends."""
         ends = self.world.now + require.not_negative("the pause", seconds)
         self.world.trace.record("paused", self.name, seconds=seconds)
-        if self.paused is None or self.paused.done():
-            self.paused = self.world.loop.create_future()
+        if self._paused is None or self._paused.done():
+            self._paused = self.world.loop.create_future()
         self._pause_ends = max(self._pause_ends, ends)
         self.world.loop.call_at(ends, self._unpause)
 
     def _unpause(self) -> None:
-        if self.paused is not None and not self.paused.done() and self.world.now >= self._pause_ends:
-            self.paused.set_result(None)
+        if self._paused is not None and not self._paused.done() and self.world.now >= self._pause_ends:
+            self._paused.set_result(None)
 
     # What can be read of its life
 
@@ -204,23 +204,23 @@ class Life(Voice):
             return "error"
         if not self.online:
             return "offline"
-        return "busy" if len(self.idle) < len(self.workers) else "idle"
+        return "busy" if len(self._idle) < len(self._workers) else "idle"
 
     @property
     def responsive(self) -> bool:
         """Whether the agent runs: online, not crashed, and not paused."""
-        return self.online and self._error is None and (self.paused is None or self.paused.done())
+        return self.online and self._error is None and (self._paused is None or self._paused.done())
 
     @property
     def load(self) -> float:
         """Messages in work and waiting, for each message it can work on at once."""
-        return (len(self.workers) - len(self.idle) + len(self.mailbox)) / self.concurrency
+        return (len(self._workers) - len(self._idle) + len(self.mailbox)) / self.concurrency
 
     @property
     def stalled(self) -> float:
         """For how many virtual seconds it has been at the message it has worked on longest."""
         now = self.world.now
-        return max((now - worker.since for worker in self.workers if worker.message is not None), default=0.0)
+        return max((now - worker.since for worker in self._workers if worker.message is not None), default=0.0)
 
     def handling(self) -> Message | None:
         """Return the message being handled by whoever calls, if it is this agent."""

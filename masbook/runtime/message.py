@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
-from ..errors import Unrecordable
+from ..errors import InvalidValue, Unrecordable
 
 
 class MessageType(StrEnum):
@@ -159,6 +159,12 @@ class Filter:
     sender: str | None = None
     content: Mapping[str, Any] | None = None
     accept: Callable[[Message], bool] | None = None
+
+    def __post_init__(self) -> None:
+        known = [str(type) for type in MessageType]
+        for type in self.types():
+            if type not in known:
+                raise InvalidValue(f"there are no messages of type {type!r}; choose among {', '.join(known)}")
 
     def matches(self, message: Message) -> bool:
         """Return whether the message passes."""

@@ -16,7 +16,7 @@ from ..errors import InvalidValue, UnknownRecipient
 from . import require
 from .agent import Agent
 from .capability import capability, on
-from .message import FrozenDict, Message, MessageType, freeze
+from .message import Message, MessageType, freeze
 from .worker import QUERIES
 
 Health = Literal["healthy", "degraded", "unhealthy"]
@@ -35,7 +35,7 @@ class Registration(NamedTuple):
     registered: float = 0.0
     heartbeat: float | None = None
     last_heartbeat: float = 0.0
-    metadata: dict[str, Any] = FrozenDict()
+    metadata: dict[str, Any] | None = None
     number: int = 0  # order of registration, which breaks ties
 
     def place(self) -> tuple[int, float, int, str]:
@@ -150,7 +150,7 @@ class AgentRegistry(Agent):
             self.stirred.pop(name, None)
             entry = entry._replace(load=load)
         if metadata:
-            entry = entry._replace(metadata=freeze({**entry.metadata, **metadata}))
+            entry = entry._replace(metadata=freeze({**(entry.metadata or {}), **metadata}))
         if tags is not None:
             self._index_tags(name, entry.tags, tags)
             entry = entry._replace(tags=tuple(sorted(tags)))
@@ -188,9 +188,7 @@ class AgentRegistry(Agent):
         if entry.heartbeat is not None:
             beating = self._beating[entry.heartbeat]
             beating[name] = beating.pop(name)  # now the last to be overdue
-        stalled = message.content.get("stalled", 0.0)
-        health: Health = "healthy" if stalled < self.stalled_degraded else "degraded"
-        self._set_health(entry, health if stalled < self.stalled_unhealthy else "unhealthy", 0)
+        self._set_health(entry, self._judge(message.content.get("stalled", 0.0)), 0)
 
     # What the world calls
 
@@ -200,7 +198,7 @@ class AgentRegistry(Agent):
             return
         offers = [name for name in agent.offers if name not in QUERIES]
         description = (type(agent).__doc__ or "").strip().split("\n", 1)[0]
-        self._insert(agent.name, description, offers, agent.tags, agent.heartbeat, FrozenDict())
+        self._insert(agent.name, description, offers, agent.tags, agent.heartbeat, None)
 
     def forget(self, name: str, reason: str) -> None:
         """Take out an agent that has stopped or crashed for good."""
@@ -221,7 +219,7 @@ class AgentRegistry(Agent):
         capabilities: Iterable[str],
         tags: Iterable[str],
         heartbeat: float | None,
-        metadata: dict[str, Any],
+        metadata: dict[str, Any] | None,
     ) -> Registration:
         self._number += 1
         offers, labels, now = tuple(capabilities), tuple(sorted(tags)), self.now
@@ -282,7 +280,10 @@ class AgentRegistry(Agent):
         for name, agent in list(self.stirred.items()):
             entry, load = self._entries.get(name), agent.load
             if entry is not None and entry.load != load:
-                self._put(entry._replace(load=load))
+                entry = entry._replace(load=load)
+                self._put(entry)
+            if entry is not None:
+                self._set_health(entry, self._judge(agent.stalled), 0)
             if not load:
                 del self.stirred[name]
 
@@ -300,6 +301,12 @@ class AgentRegistry(Agent):
         return None
 
     # Health
+
+    def _judge(self, stalled: float) -> Health:
+        """Return the health of an agent that has been at one message for that many virtual seconds."""
+        if stalled < self.stalled_degraded:
+            return "healthy"
+        return "degraded" if stalled < self.stalled_unhealthy else "unhealthy"
 
     def _set_health(self, entry: Registration, health: Health, missed: int) -> None:
         if health == entry.health:

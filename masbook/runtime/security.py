@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import ForgedSender, Refused
 from . import require
+from .bus import ANSWERS
 from .message import Message, MessageType, matches
 
 if TYPE_CHECKING:
     from .world import World
-
-_ANSWERS = frozenset({MessageType.REPLY, MessageType.ERROR, MessageType.PART, MessageType.END})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Guard:
             self._refuse("send", message.sender, message.to or message.topic, "replayed")
             raise ForgedSender(f"the message {message.id} of {message.sender} has been sent before")
         self._last[message.sender] = message.id
-        if message.type in _ANSWERS and not self._was_asked(message):
+        if message.type in ANSWERS and not self._was_asked(message):
             self._refuse("send", message.sender, message.to or message.topic, "was not asked")
             raise ForgedSender(f"{message.sender} was not asked {message.topic!r} by {message.to}, and cannot answer")
         if not self._needs_no_permission(message):
@@ -108,7 +107,7 @@ class Guard:
             return message.sender == "world"
         if message.type is MessageType.HEARTBEAT:
             return message.to == self._world.registry.name
-        return message.type in _ANSWERS
+        return message.type in ANSWERS
 
     def _was_asked(self, message: Message) -> bool:
         wait = self._world.waits.get(message.reply_to)

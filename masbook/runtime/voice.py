@@ -50,7 +50,7 @@ class Voice:
         """
         bus = self.world.bus
         agent = bus.agent(to)
-        if agent is not None and not (agent.plans.get(topic) or agent.handlers(topic)):
+        if agent is not None and not (agent._plans.get(topic) or agent.handlers(topic)):
             raise UnknownCapability(f"{to} has no handler for {topic!r}; it can {', '.join(agent.offers)}")
         content = more if content is None else _merge(content, more)
         message = bus.compose(self, MessageType.TELL, to, topic, content, priority, ttl, conversation)

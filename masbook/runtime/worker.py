@@ -52,16 +52,16 @@ class Worker:
     async def _work(self) -> None:
         """Handle messages, and park when there are none: the loop at the heart of every agent."""
         current_worker.set(self)
-        agent, world, plans = self.agent, self.agent.world, self.agent.plans
+        agent, world, plans = self.agent, self.agent.world, self.agent._plans
         mailbox, usual, name, trace, clock = agent.mailbox, agent.mailbox.usual, agent.name, world.trace, world.clock
         try:
             while self.live:
-                if agent.paused is not None:
-                    await asyncio.shield(agent.paused)
+                if agent._paused is not None:
+                    await asyncio.shield(agent._paused)
                 message = mailbox.take() if mailbox.special else usual.popleft() if usual else None
                 if message is None:
                     self._parked = world.loop.create_future()
-                    agent.idle.append(self)
+                    agent._idle.append(self)
                     await self._parked
                     continue
                 self.since = now = clock()
@@ -70,8 +70,8 @@ class Worker:
                     continue
                 self.message = message
                 trace.append((now, "delivered", name, message.id))
-                if agent.slow:
-                    await asyncio.sleep(agent.slow)
+                if agent._slow:
+                    await asyncio.sleep(agent._slow)
                 if message.type is _REQUEST and message.to == name:
                     await self.answer(message)
                 else:
@@ -172,7 +172,7 @@ def wait_path(agent: Agent, worker: Worker, seen: tuple[str, ...] = ()) -> list[
     if agent.name in seen:
         return []
     path: list[str] | None = None
-    for other in agent.workers:
+    for other in agent._workers:
         if other is worker:
             onward: list[str] | None = []
         else:

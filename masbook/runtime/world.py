@@ -150,7 +150,7 @@ class World:
             concurrency=agent.concurrency,
         )
         if self.faults is not None:
-            agent.slow = self.faults.slowness(agent.name)
+            agent._slow = self.faults.slowness(agent.name)
         agent.enter(self, parent, supervision)
         self.agents[agent.name] = agent
         return agent

@@ -274,7 +274,10 @@ def main() -> None:
 
     def row(work: str, reference: str, ours: Callable[[], float], theirs: Callable[[], float], reach: float) -> None:
         cost, base = paired(ours, theirs)
-        print(f"| {work} | {cost * 1e6:,.2f} us | {reference} | {base * 1e6:,.2f} us | {cost / base:.2f}x | {reach}x |", flush=True)
+        print(
+            f"| {work} | {cost * 1e6:,.2f} us | {reference} | {base * 1e6:,.2f} us | {cost / base:.2f}x | {reach}x |",
+            flush=True,
+        )
         rows.append((work, reference, cost / base, reach))
 
     print("| work | cost | reference | cost | ratio | reach |\n|---|---|---|---|---|---|")
@@ -283,7 +286,9 @@ def main() -> None:
     row("direct with 1,000 unrelated subscriptions", "direct", lambda: direct(unrelated=1000), direct, 1.2)
     row("publication to 100, a delivery", "bare asyncio.Queue", publish, queue_alone, 0.5)
     row("requests in sequence", "two queues", requests, two_queues, 1.0)
-    row("requests, 100 in flight", "two queues", lambda: requests(in_flight=100), lambda: two_queues(in_flight=100), 1.3)
+    row(
+        "requests, 100 in flight", "two queues", lambda: requests(in_flight=100), lambda: two_queues(in_flight=100), 1.3
+    )
     row("asyncio.sleep, an event", "SimPy timeout", lambda: sleeps()[0], lambda: simpy_sleeps()[0], 3.0)
     row("discovery among 10,000", "heap index", lambda: discovery(10_000), lambda: heap_index(10_000), 2.5)
     row("discovery among 100,000", "among 10,000", lambda: discovery(100_000), lambda: discovery(10_000), 3.0)
