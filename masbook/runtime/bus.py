@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     AgentOffline,
-    InvalidValue,
     MailboxFull,
-    RequestCycle,
-    RequestTimeout,
     Undeliverable,
-    UnknownCapability,
     UnknownRecipient,
 )
 from . import require
-from .capability import Capability, Subscription
-from .driver import describe
+from .capability import Subscription
 from .message import LARGEST, SCALARS, FrozenDict, Message, MessageType, freeze
 from .protocol import Protocol, ProtocolMonitor
-from .stream import StreamBuffer
+from .requests import Requests
 from .subscriptions import Subscriptions
 from .trace import Event
 from .voice import Voice
-from .waits import Wait
-from .worker import QUERIES, current_worker, wait_path
+from .worker import current_worker
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -69,7 +63,7 @@ class MessageBus:
         self._interceptors: list[Interceptor] = []
         self._rules: list[RoutingRule] = []
         self._subscriptions = Subscriptions()
-        self._errors: dict[int | None, Exception] = {}  # what failed requests raise, until the answer arrives
+        self.requests = Requests(world, self)
         self.security: Any = None
 
     # Seams
@@ -303,7 +297,7 @@ class MessageBus:
     def _arrive(self, message: Message, agent: Agent, direct: bool = False) -> asyncio.Future[None] | None:
         """Hand a copy over; where that is impossible it is a dead letter, and a direct sender gets the error."""
         if (message.reply_to is not None or message.type in ANSWERS) and message.to == agent.name:
-            self._answer(message, agent)
+            self.requests.settle(message, agent)
             return None
         if not agent.online:
             self.bury(message, agent.name, "offline")
@@ -345,117 +339,7 @@ class MessageBus:
         self._trace.append((self._clock(), "dead", recipient, message.id, reason))
         if message.type is _REQUEST and message.to == recipient and reason != "expired":
             error = AgentOffline if reason in ("offline", "stopped", "crashed") else Undeliverable
-            self._fail(message.id, error(f"{recipient} did not get the request {message.topic!r}: {reason}"))
-
-    # Requests and answers
-
-    def ask(
-        self,
-        sender: Voice,
-        to: str,
-        topic: str,
-        content: Mapping[str, Any],
-        timeout: float | None,
-        priority: int,
-        future: Any,
-    ) -> tuple[Message, Capability | None, asyncio.Future[None] | None]:
-        """Send a request that `future` waits for; return it, the capability, and the future to await for room.
-
-        Raises UnknownRecipient, UnknownCapability or RequestCycle at once.
-        """
-        agent = self._agents.get(to)
-        offer = None if agent is None else agent.offers.get(topic)
-        buffered = isinstance(future, StreamBuffer)
-        if agent is not None:
-            self._check_offer(agent, offer, topic, buffered)
-        message = self.compose(sender, _REQUEST, to, topic, content, priority, timeout)
-        number, waits = message.id, self._world.waits
-        timer = None
-        if timeout is not None and not buffered:
-            timer = self._world.loop.call_later(timeout, self._time_out, number)
-        waits[number] = _new(Wait, (sender.name, topic, to, message.time, future, timer))
-        try:
-            if message.cause is not None and agent is not None and topic not in QUERIES:
-                self._enter_wait(message, agent)
-            return message, offer, self.send(message)
-        except BaseException:
-            self.end_wait(message)
-            raise
-
-    def _check_offer(self, agent: Agent, offer: Capability | None, topic: str, buffered: bool) -> None:
-        if offer is None:
-            raise UnknownCapability(f"{agent.name} cannot {topic!r}; it can {', '.join(agent.offers)}")
-        if offer.streams != buffered:
-            how = "streams its answer: use `async for part in agent.stream(...)`"
-            how = how if offer.streams else "answers once: use `await agent.request(...)`"
-            raise InvalidValue(f"{topic!r} of {agent.name} {how}")
-
-    def _enter_wait(self, message: Message, agent: Agent) -> None:
-        """Note that the worker waits for the agent; RequestCycle if the agent waits for the worker already."""
-        worker = current_worker.get()
-        if worker is not None:
-            path = wait_path(agent, worker)
-            if path is not None:
-                cycle = " -> ".join((*path, path[0]))
-                raise RequestCycle(f"{cycle}: {message.to} would wait for itself; use `tell`, or more concurrency")
-            worker.awaits[message.id] = agent.name
-
-    def end_wait(self, message: Message) -> None:
-        """Forget who waits for the answer: it has come, or nobody wants it any more."""
-        self._world.waits.end(message.id)
-        worker = current_worker.get()
-        if worker is not None:
-            worker.awaits.pop(message.id, None)
-
-    async def in_time(self, request: Message, step: Awaitable[Any], timeout: float | None) -> Any:
-        """Await a step of a stream, and time the request out if that takes too long."""
-        timer = None if timeout is None else self._world.loop.call_later(timeout, self._time_out, request.id)
-        try:
-            return await step
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _time_out(self, request: int) -> None:
-        wait = self._world.waits[request]
-        seconds = self._clock() - wait.since
-        self._trace.record("timed_out", wait.who, message=request, to=wait.on, topic=wait.what, seconds=seconds)
-        text = f"no reply from {wait.on} to {wait.what!r} (message {request}) in {seconds:g} s"
-        self._fail(request, RequestTimeout(text))
-
-    def _fail(self, request: int, error: Exception) -> None:
-        wait = self._world.waits.get(request)
-        if wait is not None and not wait.future.done():
-            wait.future.set_exception(error)
-            if isinstance(wait.future, asyncio.Future):
-                wait.future.exception()  # it may never be awaited: who asked may have got the error at once
-
-    def answer(self, agent: Agent, request: Message, content: Mapping[str, Any], type: MessageType = _REPLY) -> None:
-        """Answer a request: with the result, a part of a stream, or its end."""
-        self.post(agent, type, request.sender, request.topic, content, 0, None, None, request)
-
-    def answer_error(self, agent: Agent, request: Message, error: Exception) -> None:
-        """Answer a request with an error: its name and text travel, the error itself is raised in the requester."""
-        self._errors[request.id] = error
-        content = {"error": type(error).__name__, "message": describe(error)}
-        self.answer(agent, request, content, MessageType.ERROR)
-
-    def _answer(self, message: Message, agent: Agent) -> None:
-        """Hand an answer to whoever waits for it, or a cancellation to whoever works; too late, it wakes nobody."""
-        if message.type is MessageType.CANCEL:
-            self._trace.append((self._clock(), "delivered", agent.name, message.id))
-            return agent.cancel_request(message.reply_to)
-        wait = self._world.waits.get(message.reply_to)
-        if wait is None or wait.future.done():
-            return self.bury(message, agent.name, "late")
-        self._trace.append((self._clock(), "delivered", agent.name, message.id))
-        if message.type is MessageType.ERROR:
-            wait.future.set_exception(self._errors.pop(message.reply_to))
-        elif message.type is _REPLY:
-            wait.future.set_result(message.content["result"])
-        else:
-            wait.future.put(message)
-        return None
+            self.requests.fail(message.id, error(f"{recipient} did not get the request {message.topic!r}: {reason}"))
 
     # What the trace says
 

@@ -104,7 +104,7 @@ class Voice:
         world = self.world
         future: asyncio.Future[Any] = world.loop.create_future()
         content = more if content is None else _merge(content, more)
-        message, offer, room = world.bus.ask(self, to, capability, content, timeout, priority, future)
+        message, offer, room = world.bus.requests.ask(self, to, capability, content, timeout, priority, future)
         try:
             if room is not None:
                 await asyncio.wait((room, future), return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +114,7 @@ class Voice:
                 _cancel(self, message)
             raise
         finally:
-            world.bus.end_wait(message)
+            world.bus.requests.end(message)
         return result if offer is None else offer.restore(result)
 
     async def stream(
@@ -133,15 +133,15 @@ class Voice:
         """
         world, buffer = self.world, StreamBuffer(self.world.loop)
         content = more if content is None else _merge(content, more)
-        message, offer, _ = world.bus.ask(self, to, capability, content, timeout, 0, buffer)
+        message, offer, _ = world.bus.requests.ask(self, to, capability, content, timeout, 0, buffer)
         complete = False
         try:
-            while (part := await world.bus.in_time(message, buffer.next(), timeout)) is not None:
+            while (part := await world.bus.requests.in_time(message, buffer.next(), timeout)) is not None:
                 value = part.content["part"]
                 yield value if offer is None else offer.restore(value)
             complete = True
         finally:
-            world.bus.end_wait(message)
+            world.bus.requests.end(message)
             buffer.close()
             if not complete:
                 _cancel(self, message)

@@ -99,7 +99,7 @@ class Worker:
             else:
                 result = await method(**arguments)
                 if self.message is not None:
-                    bus.answer(agent, message, {"result": result})
+                    bus.requests.answer(agent, message, {"result": result})
         except asyncio.CancelledError:
             if not self._unwanted or self._task is None:
                 raise
@@ -110,19 +110,19 @@ class Worker:
             error = explained(error)
             error.add_note(f"raised by {agent.name} while it answered {message.topic!r}")
             self.fail(error)
-            bus.answer_error(agent, message, error)
+            bus.requests.answer_error(agent, message, error)
 
     async def _produce(self, message: Message, parts: Any) -> None:
         """Send the parts of a stream, never more than a window ahead of the reader."""
         agent, number = self.agent, 0
         async with contextlib.aclosing(parts):
             async for part in parts:
-                agent.world.bus.answer(agent, message, {"part": part, "number": number}, MessageType.PART)
+                agent.world.bus.requests.answer(agent, message, {"part": part, "number": number}, MessageType.PART)
                 number += 1
                 wait = agent.world.waits.get(message.id)
                 if wait is None or not await wait.future.room():
                     break
-        agent.world.bus.answer(agent, message, {"parts": number}, MessageType.END)
+        agent.world.bus.requests.answer(agent, message, {"parts": number}, MessageType.END)
 
     async def answer_query(self, message: Message) -> None:
         """Answer a question about the agent, beside its other work."""
@@ -158,7 +158,7 @@ class Worker:
         message = self.message
         self.fail(error)
         if message is not None and message.type is _REQUEST and message.to == self.agent.name:
-            self.agent.world.bus.answer_error(self.agent, message, error)
+            self.agent.world.bus.requests.answer_error(self.agent, message, error)
         if self._task is not None:
             self._task.cancel(why)
 

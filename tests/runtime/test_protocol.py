@@ -134,7 +134,7 @@ class TestRequestReply:
         world.run(client.request("calc", "divide", a=4, b=2))
         request = next(row for row in world.trace.rows if row[1] == "sent")
         with pytest.raises(ProtocolViolation, match="ended"):
-            world.bus.answer(calc, request, {"result": 3})
+            world.bus.requests.answer(calc, request, {"result": 3})
 
     def test_answering_nobody_is_a_violation(self, world):
         world.bus.watch(REQUEST_REPLY)
@@ -143,7 +143,7 @@ class TestRequestReply:
         world.run(calc.tell("client", "t"))
         told = next(row for row in world.trace.rows if row[1] == "sent")
         with pytest.raises(ProtocolViolation):
-            world.bus.answer(client, told, {"result": 3})
+            world.bus.requests.answer(client, told, {"result": 3})
 
     def test_after_a_time_out_a_late_reply_fits(self, world):
         world.bus.watch(REQUEST_REPLY)

@@ -132,7 +132,7 @@ class TestRules:
             await client.sleep(0.1)
             request = next(row for row in world.trace.rows if row[1] == "sent")
             with contextlib.suppress(MasbookError):
-                world.bus.answer(mallory, request, {"result": 666.0})
+                world.bus.requests.answer(mallory, request, {"result": 666.0})
             return await asking
 
         assert world.run(scenario()) == 5.0
