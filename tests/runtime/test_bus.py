@@ -623,6 +623,26 @@ class TestStream:
         world.run(until=10.0)
         assert stalling.state == "idle"
 
+    def test_without_a_time_out_given_it_is_30_seconds_a_part(self, world):
+        world.spawn(Calculator("calc"))
+        client = world.spawn(Agent("client"))
+
+        class Stalling(Agent):
+            @capability
+            async def count(self):
+                await asyncio.get_running_loop().create_future()
+                yield 1
+
+        world.spawn(Stalling("stalling"))
+
+        async def read(name, **inputs):
+            return [part async for part in client.stream(name, "count", **inputs)]
+
+        assert len(world.run(read("calc", n=100))) == 100  # 100 s in all, 1 s a part
+        with pytest.raises(RequestTimeout):
+            world.run(read("stalling"))
+        assert world.now == 130.0
+
     def test_thinking_about_a_part_is_not_waiting_for_the_next(self, world):
         world.spawn(Calculator("calc"))
         client = world.spawn(Agent("client"))

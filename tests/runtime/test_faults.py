@@ -213,6 +213,14 @@ class TestAppointments:
         plan = FaultPlan(appointments=[OnMessage("drop", nth=2, topic="t*", sender="a", to="?")])
         assert tell_many(make_world(faults=plan), topic="tt")[0] == [0, 2, 3, 4]
 
+    def test_every_appointment_counts_every_message(self, make_world):
+        """The second message is the second, also where another appointment or a partition has taken the first."""
+        drop_then_delay = [OnMessage("drop", nth=1, to="b"), OnMessage("delay", nth=2, to="b", seconds=0.5)]
+        got, times = tell_many(make_world(faults=FaultPlan(appointments=drop_then_delay)))
+        assert list(zip(got, times, strict=True)) == [(1, 1.5), (2, 2.0), (3, 3.0), (4, 4.0)]
+        parted = [Partition(["a"], ["b"], end=0.5), OnMessage("drop", nth=2, to="b")]
+        assert tell_many(make_world(faults=FaultPlan(appointments=parted)))[0] == [2, 3, 4]
+
     def test_a_partition_in_both_directions_for_a_while(self, make_world):
         world = make_world(faults=FaultPlan(appointments=[Partition(["a"], ["b"], start=1.0, end=3.0)]))
         a, b = world.spawn(Recorder("a")), world.spawn(Recorder("b"))

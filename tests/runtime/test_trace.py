@@ -333,7 +333,9 @@ class TestSaving:
         assert list(Trace.load(trace.save(tmp_path / "t"))) == list(trace)
 
     @pytest.mark.parametrize(
-        "content", [b"", b"not a trace", gzip.compress(b"{}"), gzip.compress(b"[1]\n[2]"), gzip.compress(b"")]
+        "content",
+        [b"", b"not a trace", gzip.compress(b"{}"), gzip.compress(b"[1]\n[2]"), gzip.compress(b"")],
+        ids=["nothing", "text", "no format", "no header", "an empty archive"],
     )
     def test_other_files_are_refused(self, tmp_path, content):
         (tmp_path / "t").write_bytes(content)
