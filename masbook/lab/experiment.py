@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel
-from scipy import stats
-from tqdm.auto import tqdm
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats has it too, but takes a second to load
+from tqdm import tqdm
 
 from ..errors import InvalidValue
 from ..runtime.faults import FaultPlan
@@ -30,7 +30,7 @@ _OWN = ("seed", "time", "error", "digest")  # columns that every table has
 
 
 class _Job(NamedTuple):
-    """One run of a sweep: what to call and what its row begins with."""
+    """One run of a sweep: what to call, and what its row begins with: the parameters, and the label of its faults."""
 
     scenario: Callable[..., Any]
     params: dict[str, Any]
@@ -52,19 +52,19 @@ def sweep(
 ) -> pd.DataFrame:
     """Run the scenario for each combination of the grid and each seed; return one row a run, in that order.
 
-    Columns: the parameters, `faults` (the label, where `faults` maps labels to plans), `seed`, the fields of the
-    result (`result` where it has none), `time` in virtual seconds, `error` ("Type: text" of a run that failed, else
-    None) and `digest`. A run that fails is a row like any other. `processes` above 1 gives the same table sooner; the
-    scenario must then live in a module. `progress` shows a bar; by default only in a terminal. InvalidValue for bad
-    input.
+    Columns: the parameters (a function by its name), `faults` (the label, where `faults` maps labels to plans), `seed`,
+    the fields of the result (`result` where it has none), `time` in virtual seconds, `error` ("Type: text" of a run
+    that failed, else None) and `digest`. A run that fails is a row like any other. `processes` above 1 gives the same
+    table sooner; the scenario must then live in a module. `progress` shows a bar; by default only in a terminal.
+    InvalidValue for bad input.
     """
     jobs = list(_jobs(scenario, dict(grid or {}), _listed("seeds", seeds), faults, schedule))
     if not isinstance(processes, int) or processes < 1:
         raise InvalidValue(f"processes={processes!r}: give a whole number from 1 up")
-    hidden = None if progress is None else not progress  # None: shown in a terminal only
-    with _mapper(scenario, processes) as run_all:
-        rows = list(tqdm(run_all(_row, jobs), total=len(jobs), unit="run", leave=False, disable=hidden))
-    first = list(jobs[0].params) + list(jobs[0].label)
+    shown = sys.stderr.isatty() if progress is None else progress  # a notebook would keep the bar among its outputs
+    with _mapper(jobs, processes) as run_all:
+        rows = list(tqdm(run_all(_row, jobs), total=len(jobs), unit="run", leave=False, disable=not shown))
+    first = list(jobs[0].label)
     fields = dict.fromkeys(name for row in rows for name in row if name not in (*first, *_OWN))
     table = pd.DataFrame(rows, columns=[*first, "seed", *fields, "time", "error", "digest"])
     table["error"] = pd.Series([row["error"] for row in rows], dtype=object)  # None stays None, also among texts
@@ -85,13 +85,14 @@ def _jobs(
     plans = faults if isinstance(faults, Mapping) else {None: faults}
     if not plans:
         raise InvalidValue("faults={}: give at least one plan, such as {'none': None}")
-    for values in product(*axes.values()):
+    named = {name: _named(name, values) for name, values in axes.items()}
+    for values, names in zip(product(*axes.values()), product(*named.values()), strict=True):
         params = dict(zip(axes, values, strict=True))
         prepare(scenario, params)
         for label, plan in plans.items():
-            named = {} if label is None else {"faults": label}
+            shown = dict(zip(axes, names, strict=True)) | ({} if label is None else {"faults": label})
             for seed in seeds:
-                yield _Job(scenario, params, named, seed, plan, schedule)
+                yield _Job(scenario, params, shown, seed, plan, schedule)
 
 
 def _listed(name: str, values: Any) -> list[Any]:
@@ -103,27 +104,39 @@ def _listed(name: str, values: Any) -> list[Any]:
     return several
 
 
+def _named(name: str, values: list[Any]) -> list[Any]:
+    """Return the values as the table shows them: functions by their names, which must differ."""
+    functions = [value.__name__ for value in values if hasattr(value, "__name__")]
+    if len({*functions}) < len(functions):
+        raise InvalidValue(f"{name}: two functions have one name among {', '.join(functions)}; give each its own")
+    return [getattr(value, "__name__", value) for value in values]
+
+
 @contextmanager
-def _mapper(scenario: Callable[..., Any], processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
+def _mapper(jobs: list[_Job], processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
     """Yield what maps a function over jobs in order: `map` itself, or that of a pool of fresh processes."""
     if processes == 1:
         yield map
         return
-    _require_importable(scenario)
+    _require_importable(jobs[0].scenario)
+    for job in jobs:
+        for value in job.params.values():
+            _require_importable(value)
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool.map
 
 
-def _require_importable(scenario: Callable[..., Any]) -> None:
+def _require_importable(value: Any) -> None:
     """Refuse what other processes could not load: functions of a notebook, lambdas, functions inside functions."""
     try:
-        pickle.dumps(scenario)
-        importable = scenario.__module__ != "__main__" or hasattr(sys.modules["__main__"], "__file__")
+        pickle.dumps(value)
+        home = getattr(value, "__module__", None)
+        importable = home != "__main__" or hasattr(sys.modules["__main__"], "__file__")
     except (pickle.PicklingError, AttributeError, TypeError):
         importable = False
     if not importable:
         raise InvalidValue(
-            f"other processes cannot load {getattr(scenario, '__qualname__', scenario)!r}: "
+            f"other processes cannot load {getattr(value, '__qualname__', value)!r}: "
             "put it into a module of its own and import it, or use processes=1"
         )
 
@@ -131,7 +144,7 @@ def _require_importable(scenario: Callable[..., Any]) -> None:
 def _row(job: _Job) -> dict[str, Any]:
     run = simulate(job.scenario, job.seed, faults=job.faults, schedule=job.schedule, **job.params)
     error = None if run.error is None else f"{type(run.error).__name__}: {run.error}"
-    row = {**job.params, **job.label, "seed": job.seed, "time": run.time, "error": error, "digest": run.digest}
+    row = {**job.label, "seed": job.seed, "time": run.time, "error": error, "digest": run.digest}
     for name, value in _fields(run).items():
         if name in row:
             raise InvalidValue(f"the result has a field {name!r}, which the table has already; call it otherwise")
@@ -174,7 +187,7 @@ def interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
     mean, count = float(sample.mean()), len(sample)
     if count < 2:
         return Interval(mean, float("nan"), float("nan"))
-    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1) * sample.sem())
+    reach = float(stdtrit(count - 1, (1 + confidence) / 2) * sample.sem())
     return Interval(mean, mean - reach, mean + reach)
 
 
@@ -254,7 +267,7 @@ def _paired(both: pd.DataFrame, confidence: float) -> dict[str, Any]:
         differences = both["level"] - both["baseline"]
         bounds = interval(differences, confidence)
         error = float(differences.std()) / len(both) ** 0.5
-        p_value = 2 * float(stats.t.sf(abs(bounds.mean) / error, len(both) - 1)) if error > 0 else nothing
+        p_value = 2 * float(stdtr(len(both) - 1, -abs(bounds.mean) / error)) if error > 0 else nothing
     return {
         "pairs": len(both),
         "mean": both["level"].mean(),

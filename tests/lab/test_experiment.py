@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
-from scipy import stats
 
 from masbook import Agent, FaultPlan, MasbookError, simulate
 from masbook.errors import InvalidValue, NotAsync
@@ -96,6 +95,29 @@ def test_a_bar_only_when_asked_or_in_a_terminal(capsys):
     assert "0/3" in capsys.readouterr().err
 
 
+async def first(values):
+    return values[0]
+
+
+async def last(values):
+    return values[-1]
+
+
+async def chosen(world, rule=first):
+    return await rule([world.seed, 10])
+
+
+def test_functions_are_shown_by_their_names_and_called():
+    table = sweep(chosen, {"rule": [first, last]}, seeds=[1, 2])
+    assert table["rule"].tolist() == ["first", "first", "last", "last"]
+    assert table["result"].tolist() == [1, 2, 10, 10]
+    assert compare(table, "result", by="rule")["difference"].tolist() == [8.5]
+    with pytest.raises(InvalidValue, match="two functions have one name among first, first"):
+        sweep(chosen, {"rule": [first, first]}, seeds=[1])
+    with pytest.raises(InvalidValue, match="cannot load"):
+        sweep(chosen, {"rule": [first, lambda values: values]}, seeds=[1], processes=2)
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
@@ -153,6 +175,8 @@ def test_pairs_are_made_by_seed_not_by_position():
 
 
 def test_the_same_as_scipys_paired_test():
+    from scipy import stats  # here, because it is slow to load, also in the processes of a sweep
+
     table = sweep(rush, {"agents": [2, 5], "work": [1.0]}, seeds=range(12))
     table["lasted"] += table["agents"] * [0.1 * i % 0.7 for i in range(24)]
     row = compare(table, "lasted", by="agents", confidence=0.9).iloc[0]
