@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts, frames
     from .dashboard import Dashboard
-    from .data import DataProcessor, data_path, load
+    from .data import DataProcessor, data_path, load, records
     from .experiment import compare, sweep
 
-__all__ = ["Dashboard", "DataProcessor", "charts", "compare", "data_path", "frames", "load", "sweep"]
+__all__ = ["Dashboard", "DataProcessor", "charts", "compare", "data_path", "frames", "load", "records", "sweep"]
 
 _HOMES = {
     "Dashboard": "dashboard",
@@ -22,6 +22,7 @@ _HOMES = {
     "compare": "experiment",
     "data_path": "data",
     "load": "data",
+    "records": "data",
     "sweep": "experiment",
 }
 

@@ -40,9 +40,10 @@ from .style import (
 )
 from .topology import topology
 
-__all__ = ["latency", "sequence", "success", "timeline", "topology"]
+__all__ = ["health", "latency", "sequence", "success", "timeline", "topology"]
 
 STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
+HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}
 OUTCOMES = {"reply": GREEN, "error": VERMILLION, "timed_out": ORANGE, "dead": BLACK, "cancelled": SKY, "pending": PALE}
 _CRASH: dict[str, Any] = {"color": BLACK, "marker": "X", "ls": "none", "markeredgecolor": "white", "markersize": 8}
 
@@ -56,7 +57,7 @@ def timeline(source: Source) -> Figure:
     height, size = row_size(len(names))
     with drawing("Agent states over time", 9, height * len(names) + 1.2) as (chart, axes):
         for row, (_, own) in enumerate(states.groupby("who", sort=False)):
-            _draw_states(axes, row, own)
+            _draw_spans(axes, row, own, own["state"], STATES)
             busy = own.loc[own["state"] == "busy", "duration"].sum() / own["duration"].sum()
             note_row(axes, row, f"{busy:.0%} busy", size)
         crashes = states[states["state"] == "error"]
@@ -69,11 +70,28 @@ def timeline(source: Source) -> Figure:
     return chart
 
 
-def _draw_states(axes: Axes, row: int, states: pd.DataFrame) -> None:
-    for state, colour in STATES.items():
-        spans = states.loc[states["state"] == state, ["start", "duration"]].itertuples(index=False, name=None)
-        edge = GREY if state == "offline" else "none"
-        axes.broken_barh(list(spans), (row - 0.36, 0.72), facecolor=colour, edgecolor=edge, linewidth=0.5)
+def _draw_spans(axes: Axes, row: int, spans: pd.DataFrame, names: pd.Series[str], colours: dict[str, str]) -> None:
+    for name, colour in colours.items():
+        bars = spans.loc[names == name, ["start", "duration"]].itertuples(index=False, name=None)
+        edge = GREY if name == "offline" else "none"
+        axes.broken_barh(list(bars), (row - 0.36, 0.72), facecolor=colour, edgecolor=edge, linewidth=0.5)
+
+
+def health(source: Source) -> Figure:
+    """Draw when the registry took each agent to be healthy, degraded or unhealthy, or had removed it."""
+    spans = frames.health(source)
+    if spans.empty:
+        return blank("Health of agents", "nobody was registered, or no virtual time has passed")
+    names = list(dict.fromkeys(spans["who"]))
+    height, size = row_size(len(names))
+    with drawing("Health of agents, as far as the registry knows", 9, height * len(names) + 1.2) as (chart, axes):
+        for row, (_, own) in enumerate(spans.groupby("who", sort=False)):
+            _draw_spans(axes, row, own, own["health"], HEALTH)
+        label_rows(axes, names, size)
+        axes.set_xlim(spans["start"].min(), spans["end"].max())
+        axes.set_xlabel(TIME)
+        key(axes, swatches(HEALTH, list(spans["health"])))
+    return chart
 
 
 def latency(source: Source | pd.DataFrame) -> Figure:

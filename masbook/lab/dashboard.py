@@ -178,7 +178,7 @@ class Dashboard:
         self.widget.add_class("masbook-dashboard")
 
     def _button(self, icon: str, label: str, action: Callable[[], object]) -> widgets.Button:
-        button = widgets.Button(description=label, icon=icon, layout=widgets.Layout(width="92px"))
+        button = widgets.Button(description=label, icon=icon, layout=widgets.Layout(width="auto", flex="0 0 auto"))
         button.add_class(f"masbook-{label.lower()}")
         button.on_click(lambda _: self._soon(action))
         return button

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -211,6 +212,27 @@ def states(source: Source) -> pd.DataFrame:
             "duration": [life.end - life.start for _, life in merged],
         }
     )
+
+
+def health(source: Source) -> pd.DataFrame:
+    """Return the intervals in which the registry took each agent to be healthy, in the order of first registration.
+
+    Columns: who, health str (`healthy`, `degraded`, `unhealthy`, or `removed` until it is registered again); start,
+    end, duration float64. An interval ends with the run, or with the agent's stop.
+    """
+    rows, end = story.read(source)
+    changes: dict[str, list[tuple[str | None, float]]] = {}
+    for time, kind, who, *facts in rows:
+        if kind in story.REGISTRY:
+            changes.setdefault(who, []).append((story.health(kind, facts[0]), time))
+    spans = [
+        (who, now, start, until)
+        for who, past in changes.items()
+        for (now, start), (_, until) in pairwise([*past, (None, end)])
+        if now is not None and until > start
+    ]
+    columns = _columns(spans, ("who", "health", "start", "end"))
+    return _frame({**columns, "duration": [until - start for *_, start, until in spans]})
 
 
 def _merged(past: Iterable[Interval]) -> list[Interval]:

@@ -8,7 +8,8 @@ const METRICS = [
   ["delivered", "delivered", "handed to an agent"],
   ["handled", "handled", "worked through"],
   ["in_flight", "waiting", "on their way, or in a mailbox"],
-  ["mean_latency", "mean reply", "mean time from request to reply, in virtual seconds"],
+  ["mean_latency", "mean reply", "mean time from request to answer, in virtual seconds"],
+  ["answered", "answered", "of the requests that were answered or timed out, the share without an error"],
   ["failed", "failed", "the handler raised an error"],
   ["timed_out", "timed out", "requests without a reply in time"],
   ["dropped", "dropped", "lost to a fault"],
@@ -19,6 +20,7 @@ const LEGEND = [
   ["state idle", "idle"], ["state busy", "busy"], ["state error", "crashed"], ["state offline", "offline"],
   ["flight request", "request"], ["flight reply", "reply"], ["flight tell", "tell"], ["flight publish", "publish"],
   ["flight broadcast", "broadcast"], ["flight lost", "lost"],
+  ["flight heartbeat rare", "heartbeat"], ["state ill rare", "not healthy"], // named once they have been seen
 ];
 
 function svg(tag, attributes = {}, ...children) {
@@ -36,8 +38,14 @@ function html(tag, className, ...children) {
 }
 
 // Where each agent stands, and its label: [x, y, radius, anchor, label x, label y, letters there is room for].
-function places(count, width) {
-  return count > RING ? grid(count, width) : ring(count, width);
+function places(count, width, hubs) {
+  if (count > RING) return grid(count, width);
+  const { height, spots } = ring(count - hubs.length, width);
+  hubs.forEach((hub, i) => { // in the middle, or left and right of it
+    const x = width / 2 + (hubs.length - 1) * (i ? 60 : -60);
+    spots.splice(hub, 0, [x, height / 2, 20, "middle", 0, 36, 14]);
+  });
+  return { height, spots };
 }
 
 function ring(count, width) {
@@ -84,14 +92,16 @@ function clipped(text, length) {
   return text.length > length ? text.slice(0, length - 1) + "…" : text;
 }
 
-function seconds(value) {
-  const digits = value < 100 ? 2 : value < 1000 ? 1 : 0;
+function seconds(value, digits = value < 100 ? 2 : value < 1000 ? 1 : 0) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+// A number as short as a tile is narrow.
 function amount(name, value) {
   if (value === null || value === undefined) return "–";
-  return name === "mean_latency" ? `${seconds(value)} s` : value.toLocaleString("en");
+  if (name === "answered") return `${Math.floor(100 * value)} %`; // 100 % means all of them
+  if (value >= 1e5) return Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(value);
+  return name === "mean_latency" ? `${seconds(value, value < 10 ? 2 : value < 100 ? 1 : 0)} s` : value.toLocaleString("en");
 }
 
 class Scene {
@@ -121,13 +131,14 @@ class Scene {
   }
 
   get width() {
-    return Math.max(360, this.root.clientWidth - 28);
+    return Math.max(300, this.root.clientWidth - 28);
   }
 
   draw(frame) {
     const agents = frame.agents ?? [];
-    const names = [this.width, ...agents.map((agent) => agent[0])].join("\n");
-    if (names !== this.names) this.arrange(agents, names);
+    const hubs = [...(frame.hubs ?? [])].sort((a, b) => a - b);
+    const names = [this.width, hubs, ...agents.map((agent) => agent[0])].join("\n");
+    if (names !== this.names) this.arrange(agents, hubs, names);
     this.clock.replaceChildren(`${seconds(frame.time ?? 0)} s`);
     if (frame.expected) this.clock.append(html("small", "", ` of about ${seconds(frame.expected)} s`));
     this.canvas.dataset.time = frame.time ?? 0;
@@ -144,9 +155,9 @@ class Scene {
     this.serial = frame.serial ?? 0;
   }
 
-  arrange(agents, names) {
+  arrange(agents, hubs, names) {
     this.names = names;
-    const { height, spots } = places(agents.length, this.width);
+    const { height, spots } = places(agents.length, this.width, hubs);
     this.spots = spots;
     this.canvas.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
     this.empty.style.display = agents.length ? "none" : "";
@@ -164,19 +175,21 @@ class Scene {
     const work = svg("text", { class: "work", "text-anchor": anchor, x: dx, y: dy + 14 });
     label.textContent = clipped(name, letters);
     const group = svg("g", { transform: `translate(${x} ${y})` }, title,
-      svg("circle", { r: radius + 5, class: "halo" }), disc, waiting);
+      svg("circle", { r: radius + 5, class: "halo" }), disc, waiting,
+      svg("circle", { r: radius / 3 + 1, cx: radius * 0.8, cy: -radius * 0.8, class: "ill" }));
     if (anchor !== "none") group.append(label, work);
     return { group, title, waiting, work, letters };
   }
 
-  agent(i, [name, state, waiting, work]) {
+  agent(i, [name, state, waiting, work, health]) {
     const node = this.drawn[i];
-    node.group.setAttribute("class", `agent ${state}`);
+    node.group.setAttribute("class", `agent ${state} ${health}`);
+    if (health) this.legend.classList.add("ill");
     node.group.dataset.name = name;
-    node.waiting.textContent = state === "error" ? "×" : waiting || "";
-    const doing = state === "busy" ? work : state === "error" ? "crashed" : state === "offline" ? "offline" : "";
+    node.waiting.textContent = waiting || (state === "error" ? "×" : "");
+    const doing = state === "busy" ? work : state === "error" ? "crashed" : state === "offline" ? "offline" : health;
     node.work.textContent = clipped(doing, node.letters);
-    node.title.textContent = `${name}: ${state}${work ? `, at work on ${work}` : ""}, ${waiting} waiting`;
+    node.title.textContent = `${name}: ${state}${work ? `, at work on ${work}` : ""}, ${waiting} waiting${health && `, ${health}`}`;
   }
 
   connect(edges) {
@@ -198,11 +211,12 @@ class Scene {
     const length = Math.hypot(x2 - x1, y2 - y1) || 1;
     const [ox, oy] = [(-(y2 - y1) / length) * 4, ((x2 - x1) / length) * 4]; // keep to the right of the line
     const lost = style === "lost";
+    if (style === "heartbeat") this.legend.classList.add("heartbeat");
     const reach = lost ? 0.6 : 1;
     const at = (share) => `translate(${x1 + (x2 - x1) * share + ox}px, ${y1 + (y2 - y1) * share + oy}px)`;
     const dot = lost
       ? svg("path", { d: "M-5,-5 L5,5 M-5,5 L5,-5", class: "flight lost" })
-      : svg("circle", { r: 5, class: `flight ${style}` });
+      : svg("circle", { r: style === "heartbeat" ? 3 : 5, class: `flight ${style}` });
     this.flights.append(dot);
     const frames = lost
       ? [{ transform: at(0.1) }, { transform: at(reach), opacity: 1, offset: 0.5 }, { transform: at(reach), opacity: 0 }]

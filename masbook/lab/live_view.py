@@ -18,6 +18,7 @@ from ..runtime.agent import Agent
 from ..runtime.message import MessageType
 from ..runtime.trace import Event
 from ..runtime.world import World
+from .story import REGISTRY, health
 
 AGENTS, EDGES, FLIGHTS = 400, 300, 40  # how much of each a frame shows
 _FLIGHT_STYLES = {
@@ -27,8 +28,13 @@ _FLIGHT_STYLES = {
     MessageType.END: "reply",
     MessageType.ERROR: "error",
     MessageType.TELL: "tell",
+    MessageType.CANCEL: "tell",
+    MessageType.SYSTEM: "tell",
     MessageType.PUBLISH: "publish",
+    MessageType.BROADCAST: "broadcast",
+    MessageType.HEARTBEAT: "heartbeat",
 }
+_ANSWERS = {MessageType.REPLY: "replies", MessageType.END: "replies", MessageType.ERROR: "errors"}
 
 
 class LiveView(anywidget.AnyWidget):
@@ -51,7 +57,8 @@ class Picture:
         self._counts: Counter[str] = Counter()
         self._letters: dict[int, tuple[str, str, str, bool]] = {}  # sender, style, topic, whether it has one recipient
         self._asked: dict[int, float] = {}  # when each request that has no answer yet was sent
-        self._answers, self._waited = 0, 0.0
+        self._waited = 0.0
+        self._health: dict[str, str | None] = {}
         self._edges: Counter[tuple[str, str]] = Counter()
         self._work: dict[str, dict[int, str]] = {}
         self._flights: dict[tuple[int, str], list[str]] = {}
@@ -72,18 +79,28 @@ class Picture:
             "time": self._world.now,
             "agents": [self._agent(agent) for agent in agents],
             "edges": [[places[a], places[b], count] for (a, b), count in edges],
+            "hubs": [places[name] for name in self._hubs() if name in places],
             "flights": [[places[a], places[b], style, topic] for a, b, style, topic in flights[-FLIGHTS:]],
             "serial": self._serial,
             "metrics": self.metrics(),
         }
 
     def metrics(self) -> dict[str, float | None]:
-        """Return the counts so far, in messages, one for each recipient, and the mean seconds from request to reply."""
+        """Return the counts so far, in messages, one for each recipient, and two numbers about requests.
+
+        `mean_latency` is in virtual seconds from request to answer; `answered` is the share of the requests that have
+        ended (answered, with an error or not, or timed out) that got what they asked for. None where none has ended.
+        """
         count, sent = self._counts, self._counts["sent"] + self._counts["duplicated"]
         names = ("sent", "delivered", "handled", "failed", "dropped", "dead", "timed_out")
-        mean = self._waited / self._answers if self._answers else None
+        answers = count["replies"] + count["errors"]
+        ended = answers + count["timed_out"]
+        shares = {
+            "mean_latency": self._waited / answers if answers else None,
+            "answered": count["replies"] / ended if ended else None,
+        }
         in_flight = sent - count["delivered"] - count["dropped"] - count["dead"]
-        return {**{name: count[name] for name in names}, "in_flight": in_flight, "mean_latency": mean}
+        return {**{name: count[name] for name in names}, "in_flight": in_flight, **shares}
 
     def _agents(self) -> list[Agent]:
         agents = list(self._world.agents.values())[:AGENTS]
@@ -91,9 +108,16 @@ class Picture:
         return [*agents, registry] if any(registry.name in pair for pair in self._edges) else agents
 
     def _agent(self, agent: Agent) -> list[Any]:
-        """Return name, state, messages waiting, and the topic it works on (empty where none)."""
+        """Return name, state, messages waiting, the topic it works on, and its health where that is not healthy."""
         work = next(iter(self._work.get(agent.name, {}).values()), "")
-        return [agent.name, agent.state, len(agent.mailbox), work]
+        found = self._health.get(agent.name)
+        return [agent.name, agent.state, len(agent.mailbox), work, "" if found in (None, "healthy") else found]
+
+    def _hubs(self) -> list[str]:
+        """Return the one or two agents that talk to more than half of the others, as in `topology`."""
+        partners = Counter(name for pair in self._edges if pair[0] != pair[1] for name in pair)
+        hubs = [name for name, number in partners.items() if number > len(self._world.agents) / 2]
+        return hubs if len(self._world.agents) > 3 and len(hubs) <= 2 else []
 
     def _fold(self, event: Event) -> None:
         kind, who, facts = event.kind, event.who, event.facts
@@ -117,18 +141,20 @@ class Picture:
             self._work.pop(who, None)
         elif kind == "timed_out":
             self._asked.pop(message, None)
+        elif kind in REGISTRY:
+            self._health[who] = health(kind, next(iter(facts.values())))
 
     def _fold_sent(self, event: Event) -> None:
         facts, message = event.facts, event.facts["message"]
-        style = _FLIGHT_STYLES.get(facts["type"], "broadcast")
+        style = _FLIGHT_STYLES[facts["type"]]
         self._counts["sent"] += facts["copies"]
         self._letters[message] = event.who, style, facts["topic"], facts["to"] is not None
         if facts["to"] is not None:
             self._fly(message, event.who, facts["to"], style, facts["topic"])
         if style == "request":
             self._asked[message] = event.time
-        elif facts["reply_to"] in self._asked and facts["type"] != MessageType.PART:
-            self._answers += 1
+        elif facts["reply_to"] in self._asked and facts["type"] in _ANSWERS:
+            self._counts[_ANSWERS[facts["type"]]] += 1
             self._waited += event.time - self._asked.pop(facts["reply_to"])
 
     def _fly(self, message: int, sender: str, to: str, style: str, topic: str) -> None:

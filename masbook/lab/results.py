@@ -7,6 +7,7 @@ import html
 import traceback
 
 import ipywidgets as widgets
+import numpy
 
 from ..runtime.world import Run
 from . import charts
@@ -38,7 +39,7 @@ class Results:
     def show(self, run: Run, settings: Settings, complete: bool) -> None:
         """Show a run; one that was stopped cannot be repeated, so that it has no digest to compare."""
         self._run = run
-        facts = {"result": repr(run.result)} if run.ok else {}
+        facts = {"result": _plainly(run.result)} if run.ok else {}
         facts |= {"digest": run.digest, "repeat it with": settings.call(run.scenario)}
         if not complete:
             facts = {"stopped by hand": "so there is no digest to compare"}
@@ -70,3 +71,9 @@ def panel(name: str) -> widgets.HTML:
     panel = widgets.HTML()
     panel.add_class(name)
     return panel
+
+
+def _plainly(result: object) -> str:
+    """Return the result as text; numbers of NumPy as any other."""
+    with numpy.printoptions(legacy="1.25"):
+        return repr(result)

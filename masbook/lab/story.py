@@ -247,3 +247,13 @@ def intervals(rows: list[Row], end: float) -> dict[str, list[Interval]]:
 
 _HANDLING = frozenset({"delivered", *_ENDS})
 _MOVES = frozenset({*_HANDLING, *_TURNS})
+
+
+def health(kind: str, fact: str) -> str | None:
+    """Return the health that a row of the registry speaks of, by its kind and its first fact; None after a stop."""
+    if kind == "unregistered":
+        return None if fact == "stopped" else "removed"
+    return "healthy" if kind == "registered" else fact
+
+
+REGISTRY = frozenset({"registered", "health", "unregistered"})  # the kinds of these rows

@@ -8,15 +8,18 @@ import math
 import re
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import ipywidgets as widgets
+import numpy
 import pytest
 
 from masbook import Agent, FaultPlan, World, capability, on, simulate
-from masbook.errors import InvalidValue, NotAsync
+from masbook.errors import InvalidInput, InvalidValue, NotAsync, RequestTimeout
 from masbook.lab import Dashboard
 from masbook.lab.controls import parameter_widgets
+from masbook.lab.frames import requests
 from masbook.lab.live_view import Picture
 from masbook.runtime.faults import Crash
 
@@ -277,7 +280,7 @@ def test_a_frame_shows_who_works_on_what_and_what_flies():
     task = world.loop.create_task(order())
     world.run(until=0.5)
     frame = picture.frame()
-    assert frame["agents"] == [["cook", "busy", 2, "cook"], ["waiter", "idle", 0, ""]]
+    assert frame["agents"] == [["cook", "busy", 2, "cook", ""], ["waiter", "idle", 0, "", ""]]
     assert frame["flights"] == [[1, 0, "request", "cook"]] * 3 and frame["edges"] == [[0, 1, 3]]
     assert picture.frame()["flights"] == []
     assert json.loads(json.dumps(frame)) == frame
@@ -304,6 +307,72 @@ def test_what_is_lost_is_drawn_as_lost():
     world.run(sender.tell("b", "hello"))
     assert picture.frame()["flights"] == [[0, 1, "lost", "hello"]]
     world.close()
+
+
+def test_only_answers_settle_requests():
+    world = World()
+    picture = Picture(world)
+    world.spawn(Cook("cook"))
+    waiter = world.spawn(Waiter("waiter"))
+
+    async def order():
+        assert await waiter.request("cook", "cook", dish="soup") == "soup"
+        with suppress(RequestTimeout):
+            await waiter.request("cook", "cook", dish="stew", timeout=0.5, on_timeout="cancel")
+        with suppress(InvalidInput):
+            await waiter.request("cook", "cook")
+
+    world.run(order())
+    taken = [request.latency for request in requests(world).itertuples() if request.outcome in ("reply", "error")]
+    numbers, styles = picture.metrics(), [style for _, _, style, _ in picture.frame()["flights"]]
+    assert (numbers["answered"], numbers["mean_latency"]) == (
+        None,
+        None,
+    )  # nothing is folded before a frame is asked for
+    numbers = picture.metrics()
+    assert numbers["answered"] == pytest.approx(1 / 3) and numbers["timed_out"] == 1
+    assert numbers["mean_latency"] == pytest.approx(sum(taken) / 2)
+    assert styles.count("tell") == 1 and styles.count("publish") == 1  # the cancel; the dish that was ready
+    world.close()
+
+
+def test_who_is_not_healthy_shows_and_heartbeats_have_a_style():
+    world = World()
+    picture = Picture(world)
+    agent = world.spawn(Agent("agent", heartbeat=1.0))
+    agent.pause(8.0)
+    seen, styles = [], set()
+    for time in range(1, 16):
+        world.run(until=float(time))
+        frame = picture.frame()
+        seen.append(frame["agents"][0][4])
+        styles |= {style for _, _, style, _ in frame["flights"]}
+    assert list(dict.fromkeys(seen)) == ["", "degraded", "unhealthy"] and seen[-1] == ""
+    assert styles == {"heartbeat"}
+    world.close()
+
+
+def test_who_talks_to_most_is_a_hub():
+    world = World()
+    picture = Picture(world)
+    hub, *others = [world.spawn(Agent(name)) for name in "abcdefg"]
+    for number, other in enumerate(others):
+        assert picture.frame()["hubs"] == ([0] if number > 3 else [])
+        world.run(hub.tell(other.name, "hello"))
+    for agent in others:
+        world.run(agent.broadcast("hello"))
+    assert picture.frame()["hubs"] == []  # where everybody is one, nobody is
+    world.close()
+
+
+@live
+async def test_numbers_of_numpy_show_as_numbers():
+    async def counting(world):
+        return {"share": numpy.float64(0.5), "all": [numpy.int64(20)]}
+
+    dashboard = fast(counting)
+    await dashboard.play()
+    assert "{&#x27;share&#x27;: 0.5, &#x27;all&#x27;: [20]}" in shown(dashboard, "masbook-digest")
 
 
 # Controls
