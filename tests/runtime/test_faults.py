@@ -7,7 +7,7 @@ import itertools
 import pickle
 
 import pytest
-from society import Calculator, Recorder
+from society import Calculator, Recorder, missing
 
 from masbook import Agent, FaultPlan, Filter, MessageType, World, simulate
 from masbook.errors import AgentCrashed, InvalidValue, RequestTimeout
@@ -390,3 +390,51 @@ class TestPlans:
     def test_a_world_takes_plans_only(self, faults):
         with pytest.raises(InvalidValue, match="FaultPlan"):
             World(1, faults=faults)
+
+
+class TestSlowWork:
+    def test_a_request_cancelled_while_a_slow_agent_thinks(self, make_world):
+        world = make_world(faults=FaultPlan(appointments=[Slow("calc", 5.0)]))
+        calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
+
+        async def scenario():
+            with pytest.raises(RequestTimeout):
+                await client.request("calc", "add", a=1, b=2, timeout=2.0, on_timeout="cancel")
+            await client.sleep(10.0)
+            assert (calc.state, calc.load) == ("idle", 0.0)
+            return await client.request("calc", "add", a=1, b=2, timeout=20.0)
+
+        assert world.run(scenario()) == 3.0
+        assert [event.time for event in world.trace.events("cancelled", "calc")] == [2.0]
+        assert missing(world) == 0
+
+    def test_a_stream_left_while_a_slow_agent_thinks(self, make_world):
+        world = make_world(faults=FaultPlan(appointments=[Slow("calc", 5.0)]))
+        calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
+
+        async def scenario():
+            with pytest.raises(RequestTimeout):
+                async for _ in client.stream("calc", "count", n=3, timeout=2.0):
+                    pass
+            await client.sleep(10.0)
+            assert (calc.state, calc.load) == ("idle", 0.0)
+            return await client.request("calc", "add", a=1, b=2, timeout=20.0)
+
+        assert world.run(scenario()) == 3.0
+
+    def test_a_tell_in_hand_of_a_slow_agent_that_stops(self, make_world):
+        world = make_world(faults=FaultPlan(appointments=[Slow("b", 5.0)]))
+        b, client = world.spawn(Recorder("b")), world.spawn(Agent("client"))
+        world.run(client.tell("b", "t"))
+        world.run(until=1.0)
+        b.stop()
+        world.run(until=10.0)
+        assert b.got == [] and b.state == "offline"
+
+
+def test_names_with_brackets_are_struck(make_world):
+    world = make_world(faults=FaultPlan(appointments=[OnMessage("drop", to="agent[1]")]))
+    struck_one, client = world.spawn(Recorder("agent[1]")), world.spawn(Agent("client"))
+    world.run(client.tell("agent[1]", "t"))
+    world.run(until=1.0)
+    assert struck_one.got == [] and world.trace.count("dropped") == 1

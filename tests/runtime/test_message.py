@@ -299,3 +299,17 @@ class TestMatching:
         message = self.message(world, a=1)
         assert Filter().matches(message)
         assert not Filter(type=MessageType.TELL, sender="other").matches(message)
+
+
+@pytest.mark.parametrize("name", ["data[0]", "agent[1]", "a?[!b]*", "[", "]", "[]", "[a-z]"])
+def test_every_name_matches_itself(name):
+    assert matches(name, name)
+
+
+def test_a_topic_with_brackets_is_heard(world):
+    listener, sender = world.spawn(Recorder("listener")), world.spawn(Agent("sender"))
+    listener.subscribe("data[0]", listener.on_message)
+    world.run(sender.publish("data[0]"))
+    world.run(sender.publish("data0"))
+    world.run(until=1.0)
+    assert listener.topics == ["data[0]", "data0"]  # itself, and as a glob

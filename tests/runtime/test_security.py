@@ -9,7 +9,7 @@ import pytest
 from society import Calculator, Recorder
 
 from masbook import Agent, Message, MessageType, World, on
-from masbook.errors import ForgedSender, InvalidValue, MasbookError, Refused
+from masbook.errors import ForgedSender, InvalidName, InvalidValue, MasbookError, Refused
 from masbook.runtime.security import Rule, Security
 
 
@@ -233,3 +233,67 @@ class TestSignatures:
             world.bus.send(forged)
         with pytest.raises(Refused):
             tell(world, "ann", "bob")
+
+
+class TestNamesThatMeanMore:
+    def test_nobody_is_called_the_world(self):
+        with pytest.raises(InvalidName, match="'world'"):
+            Agent("world")
+
+    def test_nobody_is_called_the_registry(self, people):
+        world = people(Security(default="deny"))
+        with pytest.raises(InvalidName, match="'registry'"):
+            world.spawn(Agent("registry"))
+
+    def test_a_name_with_brackets_is_its_own_pattern(self, people):
+        world = people(Security([Rule("deny", sender="agent[1]")]), names=("agent[1]", "bob"))
+        with pytest.raises(Refused):
+            tell(world, "agent[1]", "bob")
+        assert world.agents["bob"].got == []
+
+
+class TestWhoMayCancel:
+    @pytest.mark.parametrize("signed", [True, False])
+    @pytest.mark.parametrize("waiting", [True, False], ids=["in the mailbox", "in hand"])
+    def test_only_who_asked(self, make_world, signed, waiting):
+        world = make_world(security=Security(signed=signed))
+        world.spawn(Calculator("calc"))
+        client, mallory = world.spawn(Agent("client")), world.spawn(Agent("mallory"))
+        seen: list[Message] = []
+        world.bus.check(seen.append)
+        if waiting:
+            world.agents["calc"].pause(3.0)
+
+        async def scenario():
+            asking = asyncio.ensure_future(client.request("calc", "wait", seconds=5.0, timeout=20.0))
+            await client.sleep(1.0)
+            [request] = [message for message in seen if message.type is MessageType.REQUEST]
+            with contextlib.suppress(MasbookError):
+                world.bus.post(mallory, MessageType.CANCEL, "calc", "wait", {}, 0, None, None, request)
+            return await asking
+
+        assert world.run(scenario()) == "waited"
+        assert world.trace.count("cancelled") == 0
+
+
+class TestRefusedAtSpawn:
+    def test_an_agent_whose_subscription_is_refused_leaves_no_trace(self, make_world):
+        class Curious(Agent):
+            @on("open")
+            async def heard(self, message):
+                self.note("heard")
+
+            @on("payroll")
+            async def pry(self, message):
+                self.note("pried")
+
+        world = make_world(security=Security([Rule("deny", topic="payroll", action="subscribe")]))
+        client = world.spawn(Agent("client"))
+        with pytest.raises(Refused):
+            world.spawn(Curious("curious"))
+        world.run(client.publish("open"))
+        world.run(until=1.0)
+        assert "curious" not in world.agents and world.bus.agent("curious") is None
+        for kind in ("spawned", "subscribed", "registered", "dead", "note"):
+            assert world.trace.count(kind, "curious") == 0, kind
+        assert world.spawn(Recorder("curious")).state == "idle"

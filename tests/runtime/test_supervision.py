@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from society import Breakable, Calculator, Recorder, missing
 
 from masbook import Agent, FaultPlan, Message, World, capability, on, simulate
-from masbook.errors import AgentCrashed, AgentOffline, InvalidValue
+from masbook.errors import AgentCrashed, AgentOffline, InvalidName, InvalidValue
 from masbook.runtime.faults import Crash
 
 
@@ -356,3 +357,45 @@ class TestMailboxOverARestart:
         world.run(scenario())
         assert missing(world) == 0 and world.bus.in_flight == 0
         assert agent.state == "error"
+
+
+class TestOneAgentOfAName:
+    def test_a_replaced_agent_does_not_come_back(self, world):
+        class Quitter(Agent):
+            @capability
+            async def quit(self) -> None:
+                self.stop()
+
+        first, client = world.spawn(Quitter("a"), restart="always", backoff=1.0), world.spawn(Agent("client"))
+
+        async def scenario():
+            with pytest.raises(AgentOffline):
+                await client.request("a", "quit")
+            second = world.spawn(Agent("a"))
+            await client.sleep(5.0)
+            return second
+
+        second = world.run(scenario())
+        assert (first.online, second.online) == (False, True)
+        assert world.bus.agent("a") is second and world.agents["a"] is second
+
+    def test_nor_by_hand(self, world):
+        first = world.spawn(Agent("a"))
+        first.stop()
+        second = world.spawn(Agent("a"))
+        with contextlib.suppress(InvalidName):
+            first.restart()
+        assert (first.online, second.online) == (False, True)
+        assert world.bus.agent("a") is second and world.agents["a"] is second
+
+    def test_a_restart_by_hand_calls_the_one_to_come_off(self, world):
+        agent = world.spawn(Agent("a"), restart="on_crash", backoff=10.0, max_restarts=9, within=1e6)
+        world.run(until=1.0)
+        agent.crash(ValueError("first"))
+        world.run(until=2.0)
+        agent.restart()
+        world.run(until=10.0)
+        agent.crash(ValueError("second"))
+        world.run(until=100.0)
+        restarts = [event.time for event in world.trace.events("restarted", "a")]
+        assert restarts[0] == 2.0 and len(restarts) == 2 and restarts[1] >= 20.0
