@@ -47,7 +47,7 @@ class Agent(Life):
 
     service = False  # part of the world's furniture: gets no broadcasts, is not listed among the agents
     offers: ClassVar[dict[str, Capability]] = {}
-    _listeners: ClassVar[list[tuple[Subscription, str]]] = []
+    listeners: ClassVar[list[tuple[Subscription, str]]] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -66,6 +66,8 @@ class Agent(Life):
         """Give the agent a name; `heartbeat` is the interval in virtual seconds at which it reports to the registry."""
         if not isinstance(name, str) or not name.strip():
             raise InvalidName(f"an agent called {name!r}: give it a name, such as 'worker_1'")
+        if name == "world":
+            raise InvalidName("'world' is the voice of the world itself; choose another name")
         super().__init__(Mailbox(capacity, policy))
         self.name = name
         self.concurrency = require.whole("concurrency", concurrency)
@@ -207,26 +209,30 @@ class Agent(Life):
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
         """Come into a world and begin to live; `world.spawn` calls it."""
         self._world, self.parent, self.supervision = world, parent, supervision
-        self._subscribed = [(subscription, getattr(self, method)) for subscription, method in self._listeners]
+        self._subscribed = [(subscription, getattr(self, method)) for subscription, method in self.listeners]
         self._begin()
 
     def answers_at_once(self, message: Message) -> bool:
         """Answer one of the queries that even a busy agent answers; return False for any other request."""
         if message.topic not in QUERIES or message.to != self.name or not self.responsive:
             return False
-        self.background(Worker(self).answer_query(message))
+        worker = Worker(self)
+        worker.message = message
+        self._asides.append(worker)
+        self.world.trace.append((self.world.clock(), "delivered", self.name, message.id))
+        self.background(worker.answer_query(message))
         return True
 
-    def cancel_request(self, request: int | None) -> None:
-        """Stop working on a request that nobody wants any more, or take it out of the mailbox."""
+    def cancel_request(self, request: int | None, sender: str) -> None:
+        """Stop working on a request that its sender no longer wants, or take it out of the mailbox."""
         for worker in self._workers:
-            if worker.message is not None and worker.message.id == request:
+            if worker.message is not None and (worker.message.id, worker.message.sender) == (request, sender):
                 return worker.cancel_request()
-        return self.withdraw(request, "cancelled")
+        return self.withdraw(request, sender, "cancelled")
 
-    def withdraw(self, message: int | None, reason: str) -> None:
-        """Take a message that waits out of the mailbox: it becomes a dead letter."""
-        for letter in self.mailbox.remove(message):
+    def withdraw(self, message: int | None, sender: str, reason: str) -> None:
+        """Take a message of a sender that waits out of the mailbox: it becomes a dead letter."""
+        for letter in self.mailbox.remove(message, sender):
             self.world.bus.bury(letter, self.name, reason)
 
 
@@ -235,8 +241,8 @@ def _collect(cls: type[Agent]) -> None:
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
     methods = [(name, getattr(cls, name)) for name in names if callable(getattr(cls, name, None))]
     cls.offers = {name: offer for name, method in methods if (offer := _offer(cls, name, method)) is not None}
-    cls._listeners = [(sub, name) for name, method in methods for sub in getattr(method, "subscriptions", ())]
-    for name in [*cls.offers, *(name for _, name in cls._listeners)]:
+    cls.listeners = [(sub, name) for name, method in methods for sub in getattr(method, "subscriptions", ())]
+    for name in [*cls.offers, *(name for _, name in cls.listeners)]:
         if name in _RESERVED - QUERIES:
             raise InvalidName(f"{cls.__name__}.{name}: every agent has {name!r} for itself; call yours something else")
 

@@ -87,9 +87,14 @@ class MessageBus:
 
     def attach(self, agent: Agent) -> None:
         """Make the agent reachable and subscribe its `@on` methods."""
+        self._agents[agent.name] = agent
         for subscription in agent.subscriptions():
             self.subscribe(agent, subscription)
-        self._agents[agent.name] = agent
+
+    def check_subscriptions(self, agent: Agent) -> None:
+        """Raise Refused if the security policy forbids one of the agent's `@on` methods."""
+        for subscription, _ in agent.listeners if self.security is not None else ():
+            self.security.check_subscription(agent.name, subscription.topic)
 
     def detach(self, agent: Agent) -> None:
         """Forget the agent's subscriptions; its name stays known, so that late mail is answered with the reason."""
@@ -191,8 +196,7 @@ class MessageBus:
             return self._send_through_seams(message, agent)
         self._trace.append(message)
         if self._faults is not None:
-            self._transmit(message, agent)
-            return None
+            return self._transmit(message, agent, True)
         return self._arrive(message, agent, True)
 
     def _send_through_seams(self, message: Message, agent: Agent | None) -> asyncio.Future[None] | None:
@@ -206,6 +210,8 @@ class MessageBus:
                 break
             message = passed
         require.not_negative("the delay of a message", message.delay)
+        if agent is None or agent.name != message.to:  # an interceptor has readdressed it
+            agent = self._agents.get(message.to)  # type: ignore[arg-type]
         message, recipients = self._recipients(message, agent)
         direct = message.type in _TO_ONE
         message = message._replace(copies=len(recipients) or int(direct))
@@ -221,31 +227,33 @@ class MessageBus:
 
     def _distribute(self, message: Message, recipients: list[Agent], direct: bool) -> asyncio.Future[None] | None:
         """Take a copy to each recipient; a full or stuck one costs the others nothing."""
-        if self._faults is not None or message.delay:
-            for agent in recipients:
-                self._transmit(message, agent)
-        elif direct and len(recipients) == 1:
-            return self._arrive(message, recipients[0], True)
-        else:
-            for agent in recipients:
-                mailbox = agent.mailbox
-                if agent.online and not message.priority and len(mailbox.usual) < mailbox.room:
-                    mailbox.usual.append(message)
-                    if agent._idle:
-                        agent.wake()
-                else:
-                    self._arrive(message, agent)
+        if direct:  # the addressee first, then those who only listen
+            for listener in recipients[1:]:
+                self._transmit(message, listener, False)
+            return self._transmit(message, recipients[0], True)
+        for agent in recipients:
+            mailbox = agent.mailbox
+            plain = self._faults is None and not message.delay and not message.priority
+            if plain and agent.online and len(mailbox.usual) < mailbox.room:
+                mailbox.usual.append(message)
+                if agent._idle:
+                    agent.wake()
+            else:
+                self._transmit(message, agent, False)
         return None
 
-    def _transmit(self, message: Message, agent: Agent) -> None:
-        """Take a copy through the faults, or through its own delay."""
-        for delay in (message.delay,) if self._faults is None else self._faults.strike(message, agent.name):
+    def _transmit(self, message: Message, agent: Agent, direct: bool) -> asyncio.Future[None] | None:
+        """Take a copy through the faults, or through its own delay; return the future to await for room."""
+        delays = [message.delay] if self._faults is None else self._faults.strike(message, agent.name)
+        room = None
+        for delay in delays:
             if delay > 0:
                 self._trace.record("delayed", agent.name, message=message.id, seconds=delay)
                 self._in_transit += 1
                 self._world.loop.call_later(delay, self._arrive_late, message, agent)
             else:
-                self._arrive(message, agent)
+                room = self._arrive(message, agent, direct) or room
+        return room
 
     def _recipients(self, message: Message, agent: Agent | None) -> tuple[Message, list[Agent]]:
         """Return who gets a copy: the addressee, the audience or everybody; those routed to; those who listen in.
@@ -257,8 +265,9 @@ class MessageBus:
         if direct and agent is None and routed:
             agent = routed[0]
             message = message._replace(to=agent.name)
-            if (wait := self._world.waits.get(message.id)) is not None:
-                self._world.waits[message.id] = wait._replace(on=agent.name)
+        wait = self._world.waits.get(message.id)
+        if wait is not None and agent is not None and wait.on != agent.name:
+            self._world.waits[message.id] = wait._replace(on=agent.name)
         found: dict[Agent, None] = {}
         if agent is not None:
             found[agent] = None

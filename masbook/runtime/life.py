@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import AgentCrashed, AgentOffline
 from . import require
-from .driver import describe, explained
+from .driver import describe, discard, explained
 from .mailbox import Mailbox
 from .message import Message, MessageType
 from .supervision import Supervision
@@ -37,6 +37,7 @@ class Life(Voice):
         self.parent: Agent | None = None
         self.online = False
         self._workers: list[Worker] = []
+        self._asides: list[Worker] = []  # those that answer questions about the agent
         self._idle: list[Worker] = []  # those that could take a message now
         self._paused: asyncio.Future[None] | None = None  # done when a pause is over
         self._pause_ends = 0.0
@@ -57,7 +58,7 @@ class Life(Voice):
         context.run(current_worker.set, None)
         task = self.world.loop.create_task(self._guard(coroutine), name=self.name, context=context)
         self._tasks[task] = None
-        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+        task.add_done_callback(lambda task: (self._tasks.pop(task, None), discard(coroutine)))
         return task
 
     async def _guard(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -71,6 +72,7 @@ class Life(Voice):
         if not self.online:
             self.world.bus.attach(self._agent)
         self.online, self._error = True, None
+        self._stir()
         self.world.registry.admit(self._agent)
         self._beat(self.world.now, 0)
         if type(self).on_start is Life.on_start:
@@ -89,10 +91,14 @@ class Life(Voice):
             self.wake()
 
     def wake(self) -> None:
-        """Let an idle worker go through the mailbox; the registry will ask for the load, which is no longer 0."""
+        """Let an idle worker go through the mailbox."""
+        self._stir()
+        self._idle.pop().wake()
+
+    def _stir(self) -> None:
+        """Let the registry look at load and health itself, where no heartbeat will tell."""
         if self.heartbeat is None:
             self.world.registry.stirred[self.name] = self._agent
-        self._idle.pop().wake()
 
     def _beat(self, born: float, number: int) -> None:
         """Send a heartbeat to the registry at each multiple of the interval, as long as the agent runs."""
@@ -141,6 +147,7 @@ class Life(Voice):
             return
         self.world.trace.record("crashed", self.name, error=type(error).__name__, message=describe(error))
         self._error = error
+        self._stir()
         self._halt(AgentCrashed(f"{self.name} crashed: {type(error).__name__}: {describe(error)}"), "crashed")
         if not self._schedule_restart(restart_after):
             self._close("crashed")
@@ -155,7 +162,10 @@ class Life(Voice):
         return True
 
     def _restart(self, attempt: int, backoff: float) -> None:
-        if self.online and self._error is None:
+        if self._revival is not None:
+            self._revival.cancel()
+        replaced = self.world.bus.agent(self.name) is not self
+        if replaced or (self.online and self._error is None):
             return
         self.world.trace.record("restarted", self.name, attempt=attempt, backoff=backoff)
         self._begin()
@@ -166,7 +176,7 @@ class Life(Voice):
 
     def _halt(self, error: Exception, why: str) -> None:
         """End all work in hand; who waits for an answer gets the error."""
-        workers, self._workers, self._idle = self._workers, [], []
+        workers, self._workers, self._asides, self._idle = self._workers + self._asides, [], [], []
         if self._heart is not None:
             self._heart.cancel()
         for worker in workers:
@@ -204,7 +214,7 @@ class Life(Voice):
             return "error"
         if not self.online:
             return "offline"
-        return "busy" if len(self._idle) < len(self._workers) else "idle"
+        return "busy" if any(worker.message is not None for worker in self._workers) else "idle"
 
     @property
     def responsive(self) -> bool:
@@ -212,9 +222,15 @@ class Life(Voice):
         return self.online and self._error is None and (self._paused is None or self._paused.done())
 
     @property
+    def at_rest(self) -> bool:
+        """Whether it has nothing to do and would begin at once if it had."""
+        return len(self._idle) == self.concurrency and not len(self.mailbox)
+
+    @property
     def load(self) -> float:
         """Messages in work and waiting, for each message it can work on at once."""
-        return (len(self._workers) - len(self._idle) + len(self.mailbox)) / self.concurrency
+        working = sum(worker.message is not None for worker in self._workers)
+        return (working + len(self.mailbox)) / self.concurrency
 
     @property
     def stalled(self) -> float:

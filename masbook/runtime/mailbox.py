@@ -76,17 +76,18 @@ class Mailbox:
         self._measure()
         return oldest[2]
 
-    def remove(self, number: int | None) -> list[Message]:
-        """Remove and return the message of that id, wherever it waits."""
+    def remove(self, number: int | None, sender: str) -> list[Message]:
+        """Remove and return the message with that id from that sender, wherever it waits."""
+        key = (number, sender)
         waiting = [*self.usual, *(entry[2] for entry in self._heap), *(message for message, _ in self._line)]
-        kept = [message for message in self.usual if message.id != number]
+        kept = [message for message in self.usual if (message.id, message.sender) != key]
         self.usual.clear()
         self.usual.extend(kept)
-        self._heap = [entry for entry in self._heap if entry[2].id != number]
+        self._heap = [entry for entry in self._heap if (entry[2].id, entry[2].sender) != key]
         heapq.heapify(self._heap)
-        self._line = deque(entry for entry in self._line if entry[0].id != number)
+        self._line = deque(entry for entry in self._line if (entry[0].id, entry[0].sender) != key)
         self._measure()
-        return [message for message in waiting if message.id == number]
+        return [message for message in waiting if (message.id, message.sender) == key]
 
     def empty(self, error: Exception) -> list[Message]:
         """Remove and return every message, also those in line; their senders get `error`."""

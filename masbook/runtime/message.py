@@ -185,5 +185,5 @@ class Filter:
 def matches(value: Any, pattern: Any) -> bool:
     """Return whether `value` equals `pattern`, or is text that the glob `pattern` matches as a whole."""
     if isinstance(value, str) and isinstance(pattern, str):
-        return fnmatch.fnmatchcase(value, pattern)
+        return value == pattern or fnmatch.fnmatchcase(value, pattern)
     return (type(value) is not bool and type(pattern) is not bool and value == pattern) or value is pattern

@@ -38,6 +38,10 @@ class Registration(NamedTuple):
     metadata: dict[str, Any] | None = None
     number: int = 0  # order of registration, which breaks ties
 
+    def loaded(self, load: float) -> Registration:
+        """Return the same with another load: what changes most, and so without the detour of `_replace`."""
+        return tuple.__new__(Registration, (*self[:5], load, *self[6:]))
+
     def place(self) -> tuple[int, float, int, str]:
         """Return the order of discovery: healthy first, then least loaded, then first come."""
         return _RANK[self.health], self.load, self.number, self.name
@@ -148,7 +152,7 @@ class AgentRegistry(Agent):
             require.one_of("health", health, _RANK)
         if load is not None:
             self.stirred.pop(name, None)
-            entry = entry._replace(load=load)
+            entry = entry.loaded(load)
         if metadata:
             entry = entry._replace(metadata=freeze({**(entry.metadata or {}), **metadata}))
         if tags is not None:
@@ -174,11 +178,15 @@ class AgentRegistry(Agent):
     @on("heartbeat")
     async def beat(self, message: Message) -> None:
         """Take in a heartbeat: the agent lives, is this loaded, and has been at one message for so long."""
+        if message.type is not MessageType.HEARTBEAT:
+            return  # a publication on the same topic
         name = message.sender
         entry = self._entries.get(name) or self._absent.pop(name, None)
         if entry is None:
             return
-        entry = entry._replace(last_heartbeat=self.now, load=message.content.get("load", entry.load))
+        load = require.not_negative("load", message.content.get("load", entry.load))
+        stalled = require.not_negative("stalled", message.content.get("stalled", 0.0))
+        entry = entry._replace(last_heartbeat=self.now, load=load)
         if name in self._entries:
             self._put(entry)
         else:
@@ -188,7 +196,7 @@ class AgentRegistry(Agent):
         if entry.heartbeat is not None:
             beating = self._beating[entry.heartbeat]
             beating[name] = beating.pop(name)  # now the last to be overdue
-        self._set_health(entry, self._judge(message.content.get("stalled", 0.0)), 0)
+        self._set_health(entry, self._judge(stalled), 0)
 
     # What the world calls
 
@@ -280,11 +288,12 @@ class AgentRegistry(Agent):
         for name, agent in list(self.stirred.items()):
             entry, load = self._entries.get(name), agent.load
             if entry is not None and entry.load != load:
-                entry = entry._replace(load=load)
+                entry = entry.loaded(load)
                 self._put(entry)
             if entry is not None:
-                self._set_health(entry, self._judge(agent.stalled), 0)
-            if not load:
+                health: Health = "unhealthy" if agent.state == "error" else self._judge(agent.stalled)
+                self._set_health(entry, health, 0)
+            if agent.at_rest:
                 del self.stirred[name]
 
     def _best(self, offer: str) -> Registration | None:

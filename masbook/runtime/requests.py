@@ -130,7 +130,7 @@ class Requests:
         """Hand an answer to whoever waits for it, or a cancellation to whoever works; too late, it wakes nobody."""
         if message.type is MessageType.CANCEL:
             self._world.trace.append((self._world.clock(), "delivered", agent.name, message.id))
-            return agent.cancel_request(message.reply_to)
+            return agent.cancel_request(message.reply_to, message.sender)
         wait = self._world.waits.get(message.reply_to)
         if wait is None or wait.future.done():
             return self._bus.bury(message, agent.name, "late")

@@ -26,7 +26,8 @@ class StreamBuffer:
         self._error: Exception | None = None
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
-        self._producer: asyncio.Future[None] | None = None
+        self._producers: list[asyncio.Future[None]] = []  # more than one if the request was doubled on its way
+        self._taken = 0  # parts that the reader has had
 
     def put(self, message: Message) -> None:
         """Take in a part, or the end."""
@@ -51,7 +52,12 @@ class StreamBuffer:
     def close(self) -> None:
         """Let go of both ends: the reader has gone."""
         self._closed = True
-        _wake(self._producer)
+        self._wake_producers()
+
+    def _wake_producers(self) -> None:
+        producers, self._producers = self._producers, []
+        for producer in producers:
+            _wake(producer)
 
     async def next(self) -> Message | None:
         """Return the next part, or None at the end; raise the error that ended the stream."""
@@ -59,18 +65,19 @@ class StreamBuffer:
             self._reader = self._loop.create_future()
             await self._reader
         if self._ready:
-            part = self._ready.popleft()
-            _wake(self._producer)
-            return part
+            self._taken += 1
+            self._wake_producers()
+            return self._ready.popleft()
         if self._error is not None:
             raise self._error
         return None
 
-    async def room(self) -> bool:
-        """Wait until the reader has caught up; return whether it is still there."""
-        while len(self._ready) >= WINDOW and not self._closed:
-            self._producer = self._loop.create_future()
-            await self._producer
+    async def room(self, sent: int) -> bool:
+        """Wait until the reader is less than a window behind the parts sent; return whether it is still there."""
+        while sent - self._taken >= WINDOW and not self._closed:
+            producer = self._loop.create_future()
+            self._producers.append(producer)
+            await producer
         return not self._closed
 
 

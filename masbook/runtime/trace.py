@@ -113,7 +113,7 @@ class Trace:
         self.rows.append(row)
         if self._observers:
             event = _event(row)
-            for observer in self._observers:
+            for observer in tuple(self._observers):
                 observer(event)
         if self._keep is not None and len(self.rows) >= self._keep + _BATCH:
             self._fold(len(self.rows) - self._keep)
@@ -126,6 +126,8 @@ class Trace:
         for name in facts:
             if name not in fields:
                 raise InvalidValue(f"{kind!r} has no field {name!r}; it has {', '.join(fields)}")
+        if not isinstance(who, str):
+            raise InvalidValue(f"who is {who!r}: give the name of an agent")
         now = 0.0 if self.clock is None else self.clock()
         self.append((now, kind, who, *[freeze(facts.get(name), name) for name in fields]))
 

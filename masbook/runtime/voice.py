@@ -60,7 +60,7 @@ class Voice:
                 await self.world.wait(room, who=self.name, what=f"room in the mailbox of {to}", on=to)
             except asyncio.CancelledError:
                 if agent is not None:
-                    agent.withdraw(message.id, "withdrawn by its sender")
+                    agent.withdraw(message.id, self.name, "withdrawn by its sender")
                 raise
 
     async def publish(

@@ -70,14 +70,14 @@ class Worker:
                     continue
                 self.message = message
                 trace.append((now, "delivered", name, message.id))
-                if agent._slow:
-                    await asyncio.sleep(agent._slow)
-                if message.type is _REQUEST and message.to == name:
-                    await self.answer(message)
-                else:
-                    for handler, wanted in plans.get(message.topic) or agent.handlers(message.topic):
-                        if wanted is None or wanted.matches(message):
-                            await handler(message)
+                try:
+                    await self._handle(message, plans)
+                except asyncio.CancelledError:
+                    if not self._unwanted or self._task is None:
+                        raise
+                    self._task.uncancel()
+                    world.trace.record("cancelled", name, message=message.id)
+                    self.message, self._unwanted = None, False
                 if self.message is not None:
                     trace.append((clock(), "handled", name, message.id))
                     self.message = None
@@ -85,6 +85,18 @@ class Worker:
             error = explained(error)
             self.fail(error)
             agent.crash(error)
+
+    async def _handle(self, message: Message, plans: dict[str, Any]) -> None:
+        """Do what the message is for: answer it, or call each handler that wants it."""
+        agent = self.agent
+        if agent._slow:
+            await asyncio.sleep(agent._slow)
+        if message.type is _REQUEST and message.to == agent.name:
+            return await self.answer(message)
+        for handler, wanted in plans.get(message.topic) or agent.handlers(message.topic):
+            if self.live and (wanted is None or wanted.matches(message)):
+                await handler(message)
+        return None
 
     async def answer(self, message: Message) -> None:
         """Answer a request: with the result, the parts of a stream, or the error."""
@@ -100,12 +112,6 @@ class Worker:
                 result = await method(**arguments)
                 if self.message is not None:
                     bus.requests.answer(agent, message, {"result": result})
-        except asyncio.CancelledError:
-            if not self._unwanted or self._task is None:
-                raise
-            self._task.uncancel()
-            agent.world.trace.record("cancelled", agent.name, message=message.id)
-            self.message, self._unwanted = None, False
         except Exception as error:
             error = explained(error)
             error.add_note(f"raised by {agent.name} while it answered {message.topic!r}")
@@ -115,21 +121,27 @@ class Worker:
     async def _produce(self, message: Message, parts: Any) -> None:
         """Send the parts of a stream, never more than a window ahead of the reader."""
         agent, number = self.agent, 0
+        waits, requests = agent.world.waits, agent.world.bus.requests
         async with contextlib.aclosing(parts):
             async for part in parts:
-                agent.world.bus.requests.answer(agent, message, {"part": part, "number": number}, MessageType.PART)
+                requests.answer(agent, message, {"part": part, "number": number}, MessageType.PART)
                 number += 1
-                wait = agent.world.waits.get(message.id)
-                if wait is None or not await wait.future.room():
+                if message.id not in waits:
                     break
-        agent.world.bus.requests.answer(agent, message, {"parts": number}, MessageType.END)
+                self.awaits[message.id] = message.sender  # until the reader has caught up
+                try:
+                    wanted = await waits[message.id].future.room(number)
+                finally:
+                    self.awaits.pop(message.id, None)
+                if not wanted:
+                    break
+        requests.answer(agent, message, {"parts": number}, MessageType.END)
 
     async def answer_query(self, message: Message) -> None:
         """Answer a question about the agent, beside its other work."""
         agent = self.agent
-        self.message = message
-        agent.world.trace.append((agent.world.clock(), "delivered", agent.name, message.id))
         await self.answer(message)
+        agent._asides.remove(self)
         if self.message is not None:
             agent.world.trace.append((agent.world.clock(), "handled", agent.name, message.id))
 

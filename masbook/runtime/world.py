@@ -140,6 +140,7 @@ class World:
             raise InvalidValue(f"{agent.name} cannot be its own parent: who would hear of its crash?")
         for offer in agent.offers.values():
             _ = offer.input_schema  # a capability that nobody can call is refused now, not at the first request
+        self.bus.check_subscriptions(agent)
         supervision = Supervision(restart, max_restarts, within, backoff)
         self.trace.record(
             "spawned",
