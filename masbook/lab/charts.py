@@ -8,6 +8,8 @@ which they were spawned, outcomes and states their colours; where there is nothi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -54,27 +56,15 @@ def timeline(source: Source) -> Figure:
     if states.empty:
         return blank("Agent states over time", "nobody was spawned, or no virtual time has passed")
     names = list(dict.fromkeys(states["who"]))
-    height, size = row_size(len(names))
-    with drawing("Agent states over time", 9, height * len(names) + 1.2) as (chart, axes):
+    with _bands("Agent states over time", states, "state", STATES) as (chart, axes, size):
         for row, (_, own) in enumerate(states.groupby("who", sort=False)):
-            _draw_spans(axes, row, own, own["state"], STATES)
             busy = own.loc[own["state"] == "busy", "duration"].sum() / own["duration"].sum()
             note_row(axes, row, f"{busy:.0%} busy", size)
         crashes = states[states["state"] == "error"]
         axes.plot(crashes["start"], [names.index(who) for who in crashes["who"]], **_CRASH)
-        label_rows(axes, names, size)
-        axes.set_xlim(states["start"].min(), states["end"].max())
-        axes.set_xlabel(TIME)
         crash = [] if crashes.empty else [Line2D([], [], label="crash", **_CRASH)]
         key(axes, [*swatches(STATES, list(states["state"])), *crash])
     return chart
-
-
-def _draw_spans(axes: Axes, row: int, spans: pd.DataFrame, names: pd.Series[str], colours: dict[str, str]) -> None:
-    for name, colour in colours.items():
-        bars = spans.loc[names == name, ["start", "duration"]].itertuples(index=False, name=None)
-        edge = GREY if name == "offline" else "none"
-        axes.broken_barh(list(bars), (row - 0.36, 0.72), facecolor=colour, edgecolor=edge, linewidth=0.5)
 
 
 def health(source: Source) -> Figure:
@@ -82,16 +72,28 @@ def health(source: Source) -> Figure:
     spans = frames.health(source)
     if spans.empty:
         return blank("Health of agents", "nobody was registered, or no virtual time has passed")
+    with _bands("Health of agents, as far as the registry knows", spans, "health", HEALTH) as (chart, axes, _):
+        key(axes, swatches(HEALTH, list(spans["health"])))
+    return chart
+
+
+@contextmanager
+def _bands(
+    title: str, spans: pd.DataFrame, column: str, colours: dict[str, str]
+) -> Iterator[tuple[Figure, Axes, float]]:
+    """Give a chart with a bar for each agent, coloured by a column of its intervals, and the size of its text."""
     names = list(dict.fromkeys(spans["who"]))
     height, size = row_size(len(names))
-    with drawing("Health of agents, as far as the registry knows", 9, height * len(names) + 1.2) as (chart, axes):
-        for row, (_, own) in enumerate(spans.groupby("who", sort=False)):
-            _draw_spans(axes, row, own, own["health"], HEALTH)
+    with drawing(title, 9, height * len(names) + 1.2) as (chart, axes):
+        for (name, who), own in spans.groupby([column, "who"], sort=False):
+            edge = GREY if name == "offline" else "none"
+            bars = list(own[["start", "duration"]].itertuples(index=False, name=None))
+            place = (names.index(who) - 0.36, 0.72)
+            axes.broken_barh(bars, place, facecolor=colours[str(name)], edgecolor=edge, linewidth=0.5)
         label_rows(axes, names, size)
         axes.set_xlim(spans["start"].min(), spans["end"].max())
         axes.set_xlabel(TIME)
-        key(axes, swatches(HEALTH, list(spans["health"])))
-    return chart
+        yield chart, axes, size
 
 
 def latency(source: Source | pd.DataFrame) -> Figure:
