@@ -27,6 +27,8 @@ MasbookError
 
 from __future__ import annotations
 
+import re
+
 
 class MasbookError(Exception):
     """The root of the tree: `except MasbookError` catches whatever masbook raises on purpose."""
@@ -84,6 +86,10 @@ class AgentCrashed(MasbookError):
     """The agent crashed while it worked on the request; supervise it with `restart=`, or ask again."""
 
 
+class InjectedCrash(AgentCrashed):
+    """The crash that a FaultPlan ordered; not an error of the agent."""
+
+
 class Refused(MasbookError):
     """The security policy forbids this message or subscription; the message names the rule."""
 
@@ -125,3 +131,17 @@ class NeedsRealClock(WorldError):
 
 class WorldClosed(WorldError):
     """The world has been closed; make a new one."""
+
+
+def describe(error: BaseException) -> str:
+    """Return what an error says, without addresses of objects: they differ from process to process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))
+
+
+def explained(error: Exception) -> Exception:
+    """Return asyncio's error about a loop inside a loop as NestedRun, which says what to write; others as they are."""
+    if isinstance(error, RuntimeError) and ("running event loop" in str(error) or "already running" in str(error)):
+        nested = NestedRun(f"{error}; a world is running here: `await` the coroutine instead")
+        nested.__cause__ = error
+        return nested
+    return error

@@ -21,10 +21,11 @@ from ..errors import (
     WorldError,
 )
 from . import require
-from .capability import Capability, Subscription, capability
+from .capability import Capability, Subscription, capability, require_async
 from .life import Life
 from .mailbox import Mailbox, Policy
 from .message import Filter, Message, MessageType, matches
+from .subscriptions import CACHED
 from .supervision import Supervision
 from .worker import QUERIES, Worker, perform_told
 
@@ -95,6 +96,7 @@ class Agent(Life):
         content: Mapping[str, Any] | None = None,
     ) -> None:
         """Call `handler` with each message on the topic from now on; the filter is that of `@on`."""
+        require_async(handler, "subscribe")
         wanted = None if type is None and sender is None and content is None else Filter(type, sender, content)
         subscription = Subscription(topic, wanted)
         self.world.bus.subscribe(self, subscription)
@@ -201,6 +203,8 @@ class Agent(Life):
                 plan.append((partial(perform_told, self), None))
             if not plan and (type(self) is Agent or type(self).on_message is not Agent.on_message):
                 plan.append((self.on_message, None))
+            if len(self._plans) > CACHED:
+                self._plans.clear()
             self._plans[topic] = plan
         return plan
 
@@ -242,6 +246,8 @@ def _collect(cls: type[Agent]) -> None:
     methods = [(name, getattr(cls, name)) for name in names if callable(getattr(cls, name, None))]
     cls.offers = {name: offer for name, method in methods if (offer := _offer(cls, name, method)) is not None}
     cls.listeners = [(sub, name) for name, method in methods for sub in getattr(method, "subscriptions", ())]
+    for hook in ("on_start", "on_stop", "on_message"):
+        require_async(getattr(cls, hook), f"{cls.__name__}.{hook}")
     for name in [*cls.offers, *(name for _, name in cls.listeners)]:
         if name in _RESERVED - QUERIES:
             raise InvalidName(f"{cls.__name__}.{name}: every agent has {name!r} for itself; call yours something else")

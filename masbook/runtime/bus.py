@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     AgentOffline,
+    InvalidValue,
     MailboxFull,
     Undeliverable,
     UnknownRecipient,
@@ -149,8 +150,11 @@ class MessageBus:
         now = self._clock()
         expires = math.inf if lifetime is None else now + require.positive("the time to live", lifetime)
         cause, begun, worker = None, request, current_worker.get()
-        if worker is not None and worker.agent is sender and (handling := worker.message) is not None:
-            cause, begun = handling.id, request or handling
+        if worker is not None and worker.agent is sender:
+            if (handling := worker.message) is not None:
+                cause, begun = handling.id, request or handling
+            elif not worker.live and request is None:
+                raise AgentOffline(f"{sender.name} has stopped and says nothing more")
         message = _new(
             Message,
             (
@@ -208,6 +212,8 @@ class MessageBus:
             passed = interceptor(message)
             if passed is None:
                 break
+            if not isinstance(passed, Message):
+                raise InvalidValue(f"the interceptor returned {passed!r}: return the message, a changed copy, or None")
             message = passed
         require.not_negative("the delay of a message", message.delay)
         if agent is None or agent.name != message.to:  # an interceptor has readdressed it
@@ -245,15 +251,15 @@ class MessageBus:
     def _transmit(self, message: Message, agent: Agent, direct: bool) -> asyncio.Future[None] | None:
         """Take a copy through the faults, or through its own delay; return the future to await for room."""
         delays = [message.delay] if self._faults is None else self._faults.strike(message, agent.name)
-        room = None
-        for delay in delays:
-            if delay > 0:
-                self._trace.record("delayed", agent.name, message=message.id, seconds=delay)
-                self._in_transit += 1
-                self._world.loop.call_later(delay, self._arrive_late, message, agent)
-            else:
-                room = self._arrive(message, agent, direct) or room
-        return room
+        late = [delay for delay in delays if delay > 0]
+        for delay in late:
+            self._trace.record("delayed", agent.name, message=message.id, seconds=delay)
+            self._in_transit += 1
+            self._world.loop.call_later(delay, self._arrive_late, message, agent)
+        copies = len(delays) - len(late)
+        for _ in range(copies - 1):  # doubles: the sender hears of the last copy only
+            self._arrive(message, agent)
+        return self._arrive(message, agent, direct) if copies else None
 
     def _recipients(self, message: Message, agent: Agent | None) -> tuple[Message, list[Agent]]:
         """Return who gets a copy: the addressee, the audience or everybody; those routed to; those who listen in.
@@ -333,7 +339,8 @@ class MessageBus:
             self.bury(mailbox.drop_oldest(), agent.name, "dropped for a newer message")
             mailbox.put(message)
         elif mailbox.policy == "block" and message.to is not None:
-            room: asyncio.Future[None] | None = self._world.loop.create_future() if direct else None
+            wanted = direct and message.type is not _REQUEST  # who asks waits for the answer anyway
+            room: asyncio.Future[None] | None = self._world.loop.create_future() if wanted else None
             mailbox.wait_in_line(message, room)
             self._trace.record("blocked", message.sender, message=message.id, to=agent.name)
             return room

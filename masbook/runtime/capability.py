@@ -76,7 +76,7 @@ def capability(function: Callable[..., Any] | None = None, /, *, cost: float = 1
     require.not_negative("cost", cost)
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        _require_async(function, "capability")
+        require_async(function, "@capability")
         description = inspect.cleandoc(function.__doc__ or "")
         function.capability = Capability(function.__name__, description, cost, function)  # type: ignore[attr-defined]
         return function
@@ -109,7 +109,7 @@ def on(
     wanted = None if type is None and sender is None and content is None else Filter(type, sender, content)
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        _require_async(function, "on")
+        require_async(function, "@on")
         subscriptions = [*getattr(function, "subscriptions", ()), Subscription(topic, wanted)]
         function.subscriptions = subscriptions  # type: ignore[attr-defined]
         return function
@@ -117,7 +117,9 @@ def on(
     return declare
 
 
-def _require_async(function: Callable[..., Any], decorator: str) -> None:
-    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+def require_async(function: Callable[..., Any], whose: str) -> None:
+    """Raise NotAsync unless the function is `async def`, or an object that is called like one."""
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    if not (inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)):
         name = getattr(function, "__name__", repr(function))
-        raise NotAsync(f"@{decorator} needs a coroutine function: write `async def {name}(...)`")
+        raise NotAsync(f"{whose} needs a coroutine function: write `async def {name}(...)`")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import re
-from collections.abc import Callable, Coroutine, Iterable
-from queue import SimpleQueue
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from ..errors import InvalidValue, MasbookError, NestedRun, NotAsync, Stuck
+from ..errors import InvalidValue, MasbookError, NestedRun, NotAsync, Stuck, explained
 from . import require
 from .clock import MAX_HANDLES, RealLoop, VirtualLoop, WorldLoop
 from .thread import WorldThread
@@ -22,30 +21,36 @@ from .trace import Trace
 
 
 class Driver:
-    """Runs the loop of one world. Commands to a paused run arrive in a queue and are obeyed one after the other."""
+    """Runs the loop of one world, and holds it, steps it and ends it from any thread.
+
+    A run is `_held` or not, owes a number of `_steps`, and is `_ending` or not; whoever changes one of these halts the
+    loop, and the world's thread looks at them before it drives on.
+    """
 
     def __init__(self, loop: VirtualLoop | RealLoop, trace: Trace, explain: Callable[[], str], patience: float) -> None:
         self._loop, self._trace, self._explain, self._patience = loop, trace, explain, patience
         self._thread: WorldThread | None = None
-        self._commands: SimpleQueue[str] = SimpleQueue()
-        self._paused = False
+        self._changed = threading.Condition()
+        self._held = self._ending = self._is_live = False
+        self._steps = 0
 
-    def run(self, coroutine: Coroutine[Any, Any, Any] | None, until: float | None) -> Any:
+    def run(self, coroutine: Awaitable[Any] | None, until: float | None) -> Any:
         """Run until the coroutine is done, to the instant `until`, or until nothing can happen any more."""
         return self._begin(coroutine, until).result()
 
-    async def live(self, coroutine: Coroutine[Any, Any, Any], speed: float | None) -> Any:
+    async def live(self, coroutine: Awaitable[Any], speed: float | None) -> Any:
         """Run until the coroutine is done, paced, while the caller's loop goes on."""
         try:
             self.set_speed(speed)
         except InvalidValue:
             discard(coroutine)
             raise
-        thread = self._begin(coroutine, None)
+        thread = self._begin(coroutine, None, live=True)
         try:
-            while thread.is_alive():
+            while thread.watch():
                 await asyncio.sleep(0.02)
         except BaseException:
+            self.stop()
             thread.stop()
             raise
         finally:
@@ -59,7 +64,9 @@ class Driver:
             raise InvalidValue("a world on the wall clock cannot be stepped")
         before = (len(self._trace), self._loop.time())
         self._thread = WorldThread(self._step, self._loop, self._patience)
-        return self._thread.result() != "quiet" or (len(self._trace), self._loop.time()) != before
+        reason = self._thread.result()
+        self._complain(reason, unfinished=False)
+        return reason != "quiet" or (len(self._trace), self._loop.time()) != before
 
     def set_speed(self, speed: float | None) -> None:
         """Change the pace; InvalidValue unless it is more than 0, or None."""
@@ -68,30 +75,27 @@ class Driver:
         self._loop.set_speed(speed)
 
     def pause(self) -> None:
-        """Hold the run before its next handle."""
-        self._paused = True
-        self._loop.halt("paused")
+        """Hold the live run before its next handle, or the next live run before its first."""
+        if self._is_live or not self._is_running():
+            self._change("paused", held=True)
 
     def resume(self) -> None:
-        """Let a paused run go on."""
-        if self._paused:
-            self._paused = False
-            self._commands.put("resume")
+        """Let a held run go on."""
+        self._change(held=False)
 
     def advance(self) -> None:
-        """Let a paused run take one step."""
-        if self._paused:
-            self._commands.put("step")
+        """Let a held run take one step."""
+        self._change(steps=self._steps + self._held)
 
     def stop(self) -> None:
-        """End the run; its coroutine is cancelled."""
-        self._commands.put("stop")
-        self._loop.halt("stopped")
+        """End the run; its coroutine is cancelled. Nothing happens where nothing runs."""
+        if self._is_running():
+            self._change("stopped", ending=True)
 
     def close(self, stop_agents: Callable[[], Iterable[asyncio.Future[Any]]]) -> None:
         """End whatever runs and close the loop; nothing outlives it. Hooks may take a minute of virtual time."""
         check_outside()
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread is not None and self._is_running():
             self.stop()
             self._thread.stop()
 
@@ -103,37 +107,49 @@ class Driver:
 
         WorldThread(shut_down, self._loop, self._patience).result()
 
-    def _begin(self, coroutine: Coroutine[Any, Any, Any] | None, until: float | None) -> WorldThread:
+    def _change(self, halt: str = "", held: bool | None = None, steps: int = 0, ending: bool | None = None) -> None:
+        with self._changed:
+            self._held = self._held if held is None else held
+            self._ending = self._ending if ending is None else ending
+            self._steps = steps
+            if halt:
+                self._loop.halt(halt)
+            self._changed.notify_all()
+
+    def _is_running(self) -> bool:
+        return self._thread is not None and not self._thread.ended
+
+    def _begin(self, coroutine: Awaitable[Any] | None, until: float | None, live: bool = False) -> WorldThread:
         try:
             self._check(coroutine, until)
         except MasbookError:
             discard(coroutine)
             raise
-        self._commands = SimpleQueue()
+        self._is_live, self._ending = live, False
+        if not live:
+            self._held, self._steps = False, 0
         limit = math.inf if until is None else until
         self._thread = WorldThread(lambda: self._drive(coroutine, limit), self._loop, self._patience)
         return self._thread
 
     def _check(self, coroutine: object, until: float | None) -> None:
         check_outside()
-        if self._thread is not None and self._thread.is_alive():
+        if self._is_running():
             raise NestedRun("this world is already running; wait for it, or call world.stop()")
         if coroutine is not None and not inspect.isawaitable(coroutine):
             raise NotAsync(f"run takes a coroutine, not {coroutine!r}: call an `async def` function, as in run(main())")
         if until is not None and require.number("until", until) < self._loop.time():
             raise InvalidValue(f"until={until!r} is not ahead: it is {self._loop.time():g} s already")
 
-    def _drive(self, coroutine: Coroutine[Any, Any, Any] | None, until: float) -> Any:
+    def _drive(self, coroutine: Awaitable[Any] | None, until: float) -> Any:
         """Drive the loop, in the world's thread, until the coroutine is done or nothing is left to do."""
         loop, main = self._loop, None
         loop.until = until
         if coroutine is not None:
-            main = loop.create_task(coroutine, name="main")
+            main = loop.create_task(_awaited(coroutine), name="main")
             main.add_done_callback(lambda _: loop.halt("done"))
         try:
-            reason = loop.drive()
-            while reason in ("paused", "step", "done") and not (main is not None and main.done()):
-                reason = loop.drive() if reason == "done" else self._obey()  # "done" is an earlier run's task
+            reason = self._drive_on(main)
             if main is not None and main.done():
                 return main.result()
             self._complain(reason, main is not None)
@@ -142,18 +158,34 @@ class Driver:
                 raise nested from error
             raise
         finally:
-            loop.until, self._paused = math.inf, False
+            loop.until = math.inf
+            self._held, self._is_live = False, False
             if main is not None and not main.done():
                 self._cancel([main])
 
-    def _obey(self) -> str:
-        """Wait, in the world's thread, for the next command to a paused run; return why the loop halted after it."""
-        self._loop.idle = True
-        command = self._commands.get()
-        self._loop.idle = False
-        if command == "stop":
-            return "stopped"
-        return self._step() if command == "step" else self._loop.drive()
+    def _drive_on(self, main: asyncio.Task[Any] | None) -> str:
+        """Drive, holding and stepping as told, until there is a reason to end; halts of earlier runs are none."""
+        while (turn := self._turn()) != "stopped":
+            reason = self._step() if turn == "step" else self._loop.drive()
+            if main is not None and main.done():
+                return reason
+            if reason in ("quiet", "until", "livelock", "interrupted"):
+                return reason
+        return turn
+
+    def _turn(self) -> str:
+        """Wait, in the world's thread, while the run is held; return what to do next."""
+        with self._changed:
+            self._loop.idle = True
+            while self._held and not self._steps and not self._ending:
+                self._changed.wait()
+            self._loop.idle = False
+            if self._ending:
+                return "stopped"
+            if self._held:
+                self._steps -= 1
+                return "step"
+            return "go"
 
     def _step(self) -> str:
         loop = self._loop
@@ -201,18 +233,8 @@ def check_outside() -> None:
         raise NestedRun("a world is already running here: `await` the coroutine instead of running it")
 
 
-def describe(error: BaseException) -> str:
-    """Return what an error says, without addresses of objects: they differ from process to process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))
-
-
-def explained(error: Exception) -> Exception:
-    """Return asyncio's error about a loop inside a loop as NestedRun, which says what to write; others as they are."""
-    if isinstance(error, RuntimeError) and ("running event loop" in str(error) or "already running" in str(error)):
-        nested = NestedRun(f"{error}; a world is running here: `await` the coroutine instead")
-        nested.__cause__ = error
-        return nested
-    return error
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def discard(coroutine: object) -> None:

@@ -12,17 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import InvalidValue, MasbookError
+from ..errors import InjectedCrash, InvalidValue
 from . import require
 from .message import Filter, Message, matches
 
 if TYPE_CHECKING:
     from .agent import Agent
     from .world import World
-
-
-class InjectedCrash(MasbookError):
-    """The crash that a FaultPlan ordered; not an error of the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +237,6 @@ class FaultInjector:
 
     def _struck(self, name: str, fault: str, detail: float | None) -> Agent | None:
         """Record that a fault strikes an agent, and return the agent; an appointment with nobody is recorded too."""
-        agent = self.world.agents.get(name)
+        agent = self.world.bus.agent(name)
         self.world.trace.record("fault", name, fault=fault, detail=detail if agent else "nobody of that name")
         return agent

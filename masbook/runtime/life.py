@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..errors import AgentCrashed, AgentOffline
+from ..errors import AgentCrashed, AgentOffline, Refused, Undeliverable, describe, explained
 from . import require
-from .driver import describe, discard, explained
+from .driver import discard
 from .mailbox import Mailbox
 from .message import Message, MessageType
 from .supervision import Supervision
@@ -54,12 +55,21 @@ class Life(Voice):
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine beside the mailbox, as long as the agent runs; its error crashes the agent."""
+        task = self._start_task(self._guard(coroutine))
+        self._tasks[task] = None
+
+        def forget(task: asyncio.Task[Any]) -> None:
+            self._tasks.pop(task, None)
+            discard(coroutine)
+
+        task.add_done_callback(forget)
+        return task
+
+    def _start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a task that is not part of the handling of any message."""
         context = contextvars.copy_context()
         context.run(current_worker.set, None)
-        task = self.world.loop.create_task(self._guard(coroutine), name=self.name, context=context)
-        self._tasks[task] = None
-        task.add_done_callback(lambda task: (self._tasks.pop(task, None), discard(coroutine)))
-        return task
+        return self.world.loop.create_task(coroutine, name=self.name, context=context)
 
     async def _guard(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
@@ -104,10 +114,11 @@ class Life(Voice):
         """Send a heartbeat to the registry at each multiple of the interval, as long as the agent runs."""
         if self.heartbeat is None:
             return
+        self._heart = self.world.loop.call_at(born + (number + 1) * self.heartbeat, self._beat, born, number + 1)
         if number and self.responsive:
             content = {"load": self.load, "stalled": self.stalled}
-            self.world.bus.post(self, MessageType.HEARTBEAT, self.world.registry.name, "heartbeat", content)
-        self._heart = self.world.loop.call_at(born + (number + 1) * self.heartbeat, self._beat, born, number + 1)
+            with contextlib.suppress(Undeliverable, Refused):  # the trace has it; the next one may get through
+                self.world.bus.post(self, MessageType.HEARTBEAT, self.world.registry.name, "heartbeat", content)
 
     def stop(self, reason: str = "stop") -> asyncio.Future[None]:
         """Stop at once, also in the middle of a handler; return a future that is done when `on_stop` is.
@@ -115,7 +126,8 @@ class Life(Voice):
         Waiting messages become dead letters, requests being answered end in AgentOffline for who asked, and a restart
         that was to come is called off.
         """
-        by_itself = self.handling() is not None
+        loop = self.world.loop
+        by_itself = self.handling() is not None or (loop.is_running() and asyncio.current_task(loop) in self._tasks)
         done = self.world.loop.create_future()
         if self._revival is not None:
             self._revival.cancel()
@@ -126,7 +138,7 @@ class Life(Voice):
         self.world.trace.record("stopped", self.name, reason=reason)
         self._halt(AgentOffline(f"{self.name} has stopped"), "stopped")
         self._close("stopped")
-        hook = self.world.loop.create_task(self.on_stop(), name=self.name)
+        hook = self._start_task(self.on_stop())
         hook.add_done_callback(lambda task: self._stopped(task, done))
         if by_itself and self.supervision.restart == "always":
             self._schedule_restart()

@@ -37,10 +37,6 @@ class Mailbox:
         self._number = 0
         self._line: deque[tuple[Message, asyncio.Future[None] | None]] = deque()
 
-    def is_full(self) -> bool:
-        """Return whether a message must wait in line, be refused, or push another out."""
-        return len(self.usual) >= self.room
-
     def put(self, message: Message) -> None:
         """Add a message of any priority, whether there is room or not."""
         if message.priority:
@@ -63,6 +59,8 @@ class Mailbox:
     def wait_in_line(self, message: Message, room: asyncio.Future[None] | None) -> None:
         """Let a message wait until there is room; `room` is resolved then."""
         self._line.append((message, room))
+        if message.priority:
+            self._line = deque(sorted(self._line, key=lambda entry: -entry[0].priority))
         self._measure()
 
     def drop_oldest(self) -> Message:

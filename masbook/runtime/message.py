@@ -10,6 +10,7 @@ import dataclasses
 import fnmatch
 import math
 from collections.abc import Callable, Mapping
+from datetime import date
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
@@ -125,6 +126,10 @@ def _freeze(value: Any, path: str) -> Any:
         return _freeze(value._asdict(), path)
     if isinstance(value, list | tuple):
         return FrozenList(_freeze(item, f"{path}[{i}]") for i, item in enumerate(value))
+    if hasattr(kind, "item") and hasattr(kind, "dtype"):  # a number of numpy's
+        return _freeze(value.item(), path)
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Enum):
         return _freeze(value.value, path)
     if hasattr(kind, "model_dump"):  # a pydantic model

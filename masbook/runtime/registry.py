@@ -93,8 +93,9 @@ class AgentRegistry(Agent):
             raise InvalidValue(f"cannot register {name!r}: give the agent's name")
         if heartbeat is not None:
             require.positive("heartbeat", heartbeat)
+        offers, labels = require.names("capabilities", capabilities or ()), require.names("tags", tags or ())
         self._remove(name)
-        return self._insert(name, description, capabilities or (), tags or (), heartbeat, freeze(metadata or {}))
+        return self._insert(name, description, offers, labels, heartbeat, freeze(metadata or {}))
 
     @capability(cost=0.1)
     async def unregister(self, name: str) -> bool:
@@ -112,6 +113,8 @@ class AgentRegistry(Agent):
         limit: int | None = None,
     ) -> list[Registration]:
         """Return the agents that have all these capabilities and tags: healthy ones first, then the least loaded."""
+        require.names("capabilities", capabilities)
+        require.names("tags", tags)
         require.one_of("min_health", min_health, _RANK)
         require.number("max_load", max_load)
         if limit is not None:

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidValue, MasbookError, RequestCycle, RequestTimeout, UnknownCapability
+from ..errors import InvalidValue, MasbookError, RequestCycle, RequestTimeout, UnknownCapability, describe
 from .capability import Capability
-from .driver import describe
 from .message import Message, MessageType
 from .stream import StreamBuffer
 from .voice import Voice
@@ -43,8 +42,8 @@ class Requests:
         timeout: float | None,
         priority: int,
         future: Any,
-    ) -> tuple[Message, Capability | None, asyncio.Future[None] | None]:
-        """Send a request that `future` waits for; return it, the capability, and the future to await for room.
+    ) -> tuple[Message, Capability | None]:
+        """Send a request that `future` waits for; return it and the capability asked for.
 
         Raises UnknownRecipient, UnknownCapability or RequestCycle at once.
         """
@@ -62,10 +61,11 @@ class Requests:
         try:
             if message.cause is not None and agent is not None and topic not in QUERIES:
                 self._enter_wait(message, agent)
-            return message, offer, self._bus.send(message)
+            self._bus.send(message)
         except BaseException:
             self.end(message)
             raise
+        return message, offer
 
     def _check_offer(self, agent: Agent, offer: Capability | None, topic: str, buffered: bool) -> None:
         if offer is None:
@@ -88,6 +88,7 @@ class Requests:
     def end(self, message: Message) -> None:
         """Forget who waits for the answer: it has come, or nobody wants it any more."""
         self._world.waits.end(message.id)
+        self._errors.pop(message.id, None)
         worker = current_worker.get()
         if worker is not None:
             worker.awaits.pop(message.id, None)
@@ -103,6 +104,8 @@ class Requests:
 
     def _time_out(self, request: int) -> None:
         wait = self._world.waits[request]
+        if wait.future.done():
+            return  # the answer came in this very instant
         seconds = self._world.clock() - wait.since
         self._world.trace.record("timed_out", wait.who, message=request, to=wait.on, topic=wait.what, seconds=seconds)
         text = f"no reply from {wait.on} to {wait.what!r} (message {request}) in {seconds:g} s"
@@ -122,9 +125,13 @@ class Requests:
 
     def answer_error(self, agent: Agent, request: Message, error: Exception) -> None:
         """Answer a request with an error: its name and text travel, the error itself is raised in the requester."""
-        self._errors[request.id] = error
+        if request.id in self._world.waits:
+            self._errors[request.id] = error
         content = {"error": type(error).__name__, "message": describe(error)}
-        self.answer(agent, request, content, MessageType.ERROR)
+        try:
+            self.answer(agent, request, content, MessageType.ERROR)
+        except MasbookError:  # a check refused it; who asked learns of the error all the same
+            self.fail(request.id, error)
 
     def settle(self, message: Message, agent: Agent) -> None:
         """Hand an answer to whoever waits for it, or a cancellation to whoever works; too late, it wakes nobody."""
@@ -138,7 +145,7 @@ class Requests:
         if message.type is MessageType.ERROR:
             wait.future.set_exception(self._errors.pop(message.reply_to, None) or _rebuilt(message))
         elif message.type is _REPLY:
-            wait.future.set_result(message.content["result"])
+            wait.future.set_result(message.content.get("result"))
         else:
             wait.future.put(message)
         return None

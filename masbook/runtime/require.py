@@ -49,5 +49,12 @@ def one_of(what: str, value: Any, options: Any) -> Any:
     return value
 
 
+def names(what: str, values: Any) -> tuple[str, ...]:
+    """Return the values if they are several names, not one text."""
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise InvalidValue(f"{what} is {values!r}: give a list of names, such as ['{values}']")
+    return tuple(values)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,6 +10,7 @@ from .message import Filter, Message, matches
 if TYPE_CHECKING:
     from .agent import Agent
 
+CACHED = 4096  # topics whose audience is remembered
 Audience = list[tuple["Agent", list[Filter] | None]]
 
 
@@ -54,6 +55,8 @@ class Subscriptions:
                 if matches(topic, pattern):
                     found.setdefault(agent, []).append(wanted)
             audience = [(agent, _all_needed(filters)) for agent, filters in found.items()]
+            if len(self._audiences) > CACHED:
+                self._audiences.clear()
             self._audiences[topic] = audience
         return audience
 

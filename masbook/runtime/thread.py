@@ -15,6 +15,24 @@ from typing import Any
 from ..errors import BlockedLoop
 from .clock import RealLoop, VirtualLoop
 
+_running: list[tuple[int, int, int]] = []  # for each world that runs, the thresholds of before the first
+_running_lock = threading.Lock()
+
+
+def _collect_less(begin: bool) -> None:
+    """Let Python's collector look less often while any world runs: a trace grows by objects that never die.
+
+    Looking through them again and again would be half of the cost of a message.
+    """
+    with _running_lock:
+        if begin:
+            _running.append(_running[0] if _running else gc.get_threshold())
+            gc.set_threshold(20_000, 50, 100)
+        elif len(_running) > 1:
+            _running.pop()
+        else:
+            gc.set_threshold(*_running.pop())
+
 
 class WorldThread:
     """The thread in which a world runs, watched over by the thread that waits for it.
@@ -36,23 +54,25 @@ class WorldThread:
         self._thread.start()
 
     def _target(self) -> None:
-        # A trace grows by objects that never die, which Python's collector would look through again and again: half
-        # of the cost of a message. Runs that overlap may leave the larger threshold behind, which does no harm.
-        threshold = gc.get_threshold()
-        gc.set_threshold(20_000, 50, 100)
+        _collect_less(True)
         try:
             self._result = self._work()
         except BaseException as error:
             self._error = error
         while not self._ended.is_set():
             with contextlib.suppress(BlockedLoop), self._lock:  # one that was on its way when the work ended
-                gc.set_threshold(*threshold)
                 _raise_in(self._thread, None)
                 self._ended.set()
+        _collect_less(False)
 
-    def is_alive(self, wait: float = 0.0) -> bool:
+    @property
+    def ended(self) -> bool:
+        """Whether the work is over."""
+        return self._ended.is_set() or not self._thread.is_alive()
+
+    def watch(self, wait: float = 0.0) -> bool:
         """Return whether the work goes on after `wait` seconds; break into a handler that holds the thread too long."""
-        ended = self._ended.wait(wait)
+        ended = self._ended.wait(wait) or not self._thread.is_alive()
         if self._loop.idle or self._loop.progress != self._seen:
             self._seen, self._since = self._loop.progress, time.monotonic()
         elif time.monotonic() - self._since > self._patience and not self._imports():
@@ -62,7 +82,7 @@ class WorldThread:
     def result(self) -> Any:
         """Wait for the work and return its result or raise its error; interrupting halts it within half a second."""
         try:
-            while self.is_alive(0.1):
+            while self.watch(0.1):
                 pass
         except BaseException:
             self.stop()

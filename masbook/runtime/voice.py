@@ -104,10 +104,8 @@ class Voice:
         world = self.world
         future: asyncio.Future[Any] = world.loop.create_future()
         content = more if content is None else _merge(content, more)
-        message, offer, room = world.bus.requests.ask(self, to, capability, content, timeout, priority, future)
+        message, offer = world.bus.requests.ask(self, to, capability, content, timeout, priority, future)
         try:
-            if room is not None:
-                await asyncio.wait((room, future), return_when=asyncio.FIRST_COMPLETED)
             result = await future
         except (TimeoutError, asyncio.CancelledError):
             if on_timeout == "cancel":
@@ -133,7 +131,7 @@ class Voice:
         """
         world, buffer = self.world, StreamBuffer(self.world.loop)
         content = more if content is None else _merge(content, more)
-        message, offer, _ = world.bus.requests.ask(self, to, capability, content, timeout, 0, buffer)
+        message, offer = world.bus.requests.ask(self, to, capability, content, timeout, 0, buffer)
         complete = False
         try:
             while (part := await world.bus.requests.in_time(message, buffer.next(), timeout)) is not None:

@@ -11,8 +11,7 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, UnknownCapability
-from .driver import describe, explained
+from ..errors import InvalidInput, UnknownCapability, describe, explained
 from .message import Message, MessageType
 
 if TYPE_CHECKING:
@@ -185,6 +184,8 @@ def wait_path(agent: Agent, worker: Worker, seen: tuple[str, ...] = ()) -> list[
         return []
     path: list[str] | None = None
     for other in agent._workers:
+        if other.message is None:
+            return None
         if other is worker:
             onward: list[str] | None = []
         else:

@@ -8,6 +8,7 @@ cell and inside another event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import pickle
@@ -17,12 +18,23 @@ from hashlib import sha256
 from random import Random
 from typing import Any, Literal, Self
 
-from ..errors import InvalidName, InvalidValue, MasbookError, NotAsync, Unrecordable, WorldClosed
+from ..errors import (
+    InvalidName,
+    InvalidValue,
+    MasbookError,
+    NotAsync,
+    Refused,
+    Undeliverable,
+    Unrecordable,
+    WorldClosed,
+    WorldError,
+    describe,
+)
 from . import require
 from .agent import Agent
 from .bus import MessageBus
 from .clock import RealLoop, VirtualLoop
-from .driver import Driver, check_outside, describe, discard
+from .driver import Driver, check_outside, discard
 from .faults import FaultInjector, FaultPlan
 from .message import FrozenDict
 from .registry import AgentRegistry
@@ -128,6 +140,8 @@ class World:
         self._check_open()
         if not isinstance(agent, Agent):
             raise InvalidValue(f"spawn takes an Agent, not {agent!r}; write a class that inherits from Agent")
+        if not hasattr(agent, "name"):
+            raise InvalidValue(f"{type(agent).__name__}.__init__ must call super().__init__(name, ...)")
         taken = self.bus.agent(agent.name)
         if taken is not None and (taken.online or taken is agent):
             raise InvalidName(f"there is already an agent called {agent.name!r}; choose another name")
@@ -173,7 +187,8 @@ class World:
         )
         if parent is not None and parent.online:
             content = {"agent": agent.name, "error": type(error).__name__, "message": describe(error)}
-            self.bus.inform(parent, "agent.crashed", content)
+            with contextlib.suppress(Undeliverable, Refused):  # a dead letter, or a refusal, in the trace
+                self.bus.inform(parent, "agent.crashed", content)
 
     # Running
 
@@ -298,9 +313,12 @@ def simulate(
     prepare(scenario, params)
     check_outside()
     world = World(seed, faults=faults, schedule=schedule, security=security, trace=trace)
-    result, error = None, None
+    result: Any = None
+    error: Exception | None = None
     try:
         result = world.run(scenario(world, **params))
+    except asyncio.CancelledError:
+        error = WorldError("the scenario was cancelled")
     except Exception as raised:
         error = raised
     return conclude(world, scenario, params, result, error)
@@ -313,14 +331,15 @@ def conclude(
     lasted = world.now
     world.close()
     world.trace.seal()
-    try:
-        pickle.dumps(result)
-    except Exception as reason:  # whatever a foreign object's own pickling raises
-        result, error = None, error or Unrecordable(f"the scenario returned what is not data: {reason}")
+    if not _is_data(result):
+        returned, result = result, None
+        error = error or Unrecordable(
+            f"the scenario returned a {type(returned).__name__}: a run is data; return numbers"
+        )
     return Run(
         name_of(scenario),
         world.seed,
-        FrozenDict(params),
+        FrozenDict({name: value if _is_data(value) else name_of(value) for name, value in params.items()}),
         result,
         error and _portable(error),
         lasted,
@@ -335,6 +354,15 @@ def name_of(scenario: Any) -> str:
     """Return the name of a scenario: of the function, of that behind a partial, or of the class of the object."""
     scenario = getattr(scenario, "func", scenario)
     return str(getattr(scenario, "__name__", type(scenario).__name__))
+
+
+def _is_data(value: Any) -> bool:
+    """Return whether the value can be pickled."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # whatever a foreign object's own pickling raises
+        return False
+    return True
 
 
 def _portable(error: Exception) -> Exception:
