@@ -57,7 +57,7 @@ function ring(count, width) {
     const [x, y] = [cx + rx * cos, cy + ry * sin];
     if (Math.abs(cos) < (count > 12 ? 0.6 : 0.2)) { // labels of close neighbours stand in two lines
       const away = radius + (count > 12 && i % 2 ? 28 : 0);
-      return [x, y, radius, "middle", 0, sin < 0 ? -away - 19 : away + 16, 14];
+      return [x, y, radius, "middle", 0, sin < 0 ? -away - 21 : away + 16, 14];
     }
     return [x, y, radius, cos < 0 ? "end" : "start", Math.sign(cos) * (radius + 9), -1, 20];
   });
