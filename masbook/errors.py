@@ -14,6 +14,7 @@ MasbookError
 ├── RequestTimeout          no reply in time (also a TimeoutError)
 ├── RequestCycle            the request would wait for its own sender
 ├── AgentCrashed            the agent crashed while it worked on the request
+│   └── InjectedCrash           a FaultPlan ordered the crash
 ├── Refused                 the security policy forbids it
 │   └── ForgedSender            the signature is not the sender's
 ├── ProtocolViolation       a message does not fit the conversation's protocol

@@ -72,7 +72,7 @@ class Agent(Life):
         super().__init__(Mailbox(capacity, policy))
         self.name = name
         self.concurrency = require.whole("concurrency", concurrency)
-        self.tags = tuple(sorted(tags))
+        self.tags = tuple(sorted(require.names("tags", tags)))
         self.heartbeat = None if heartbeat is None else require.positive("heartbeat", heartbeat)
         self._slow = 0.0  # virtual seconds that a fault adds to every message
         self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}

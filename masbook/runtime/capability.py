@@ -91,6 +91,10 @@ class Subscription:
     topic: str
     filter: Filter | None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.topic, str) or not self.topic:
+            raise InvalidValue(f"a subscription to {self.topic!r}: give a topic such as 'weather.*'")
+
 
 def on(
     topic: str,
@@ -104,13 +108,13 @@ def on(
     Publications, broadcasts, system messages and direct messages with that topic count. To listen in on the requests
     of others, name the type: `@on("*", type=MessageType.REQUEST)`; a copy is never executed or answered.
     """
-    if not isinstance(topic, str) or not topic:
-        raise InvalidValue(f"a subscription to {topic!r}: give a topic such as 'weather.*'")
     wanted = None if type is None and sender is None and content is None else Filter(type, sender, content)
+
+    subscription = Subscription(topic, wanted)
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         require_async(function, "@on")
-        subscriptions = [*getattr(function, "subscriptions", ()), Subscription(topic, wanted)]
+        subscriptions = [*getattr(function, "subscriptions", ()), subscription]
         function.subscriptions = subscriptions  # type: ignore[attr-defined]
         return function
 

@@ -13,6 +13,7 @@ import contextvars
 import heapq
 import math
 import random
+import selectors
 import threading
 import time
 from collections import deque
@@ -260,8 +261,12 @@ class RealLoop(WorldLoop, asyncio.SelectorEventLoop):
     speed = stepping = None
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_WatchedSelector(self))
         self._began = time.monotonic()
+
+    def _run_once(self) -> None:
+        self._still += 1
+        super()._run_once()  # type: ignore[misc]
 
     def time(self) -> float:
         """Return the seconds of the wall clock since the world began."""
@@ -286,9 +291,24 @@ class RealLoop(WorldLoop, asyncio.SelectorEventLoop):
             self.call_soon_threadsafe(self.stop)
 
     @property
-    def progress(self) -> float:
-        """A loop that waits for the network is not blocked: the watchdog always sees progress."""
-        return self.time()
+    def progress(self) -> int:
+        """What changes with every turn; a loop that waits for the network is `idle`."""
+        return self._still
+
+
+class _WatchedSelector(selectors.DefaultSelector):
+    """A selector that says when it waits, so that the watchdog does not take that for a blocked handler."""
+
+    def __init__(self, loop: RealLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        self._loop.idle = True
+        try:
+            return super().select(timeout)
+        finally:
+            self._loop.idle = False
 
 
 _sleep = time.sleep

@@ -31,7 +31,7 @@ class Driver:
         self._loop, self._trace, self._explain, self._patience = loop, trace, explain, patience
         self._thread: WorldThread | None = None
         self._changed = threading.Condition()
-        self._held = self._ending = self._is_live = False
+        self._running = self._held = self._ending = self._is_live = False
         self._steps = 0
 
     def run(self, coroutine: Awaitable[Any] | None, until: float | None) -> Any:
@@ -76,7 +76,7 @@ class Driver:
 
     def pause(self) -> None:
         """Hold the live run before its next handle, or the next live run before its first."""
-        if self._is_live or not self._is_running():
+        if self._is_live or not self._running:
             self._change("paused", held=True)
 
     def resume(self) -> None:
@@ -89,7 +89,7 @@ class Driver:
 
     def stop(self) -> None:
         """End the run; its coroutine is cancelled. Nothing happens where nothing runs."""
-        if self._is_running():
+        if self._running:
             self._change("stopped", ending=True)
 
     def close(self, stop_agents: Callable[[], Iterable[asyncio.Future[Any]]]) -> None:
@@ -112,7 +112,7 @@ class Driver:
             self._held = self._held if held is None else held
             self._ending = self._ending if ending is None else ending
             self._steps = steps
-            if halt:
+            if halt and self._running:
                 self._loop.halt(halt)
             self._changed.notify_all()
 
@@ -125,7 +125,7 @@ class Driver:
         except MasbookError:
             discard(coroutine)
             raise
-        self._is_live, self._ending = live, False
+        self._running, self._is_live, self._ending = True, live, False
         if not live:
             self._held, self._steps = False, 0
         limit = math.inf if until is None else until
@@ -150,6 +150,7 @@ class Driver:
             main.add_done_callback(lambda _: loop.halt("done"))
         try:
             reason = self._drive_on(main)
+            self._trace.check_observers()
             if main is not None and main.done():
                 return main.result()
             self._complain(reason, main is not None)
@@ -159,7 +160,7 @@ class Driver:
             raise
         finally:
             loop.until = math.inf
-            self._held, self._is_live = False, False
+            self._running = self._held = self._is_live = False
             if main is not None and not main.done():
                 self._cancel([main])
 
@@ -169,6 +170,8 @@ class Driver:
             reason = self._step() if turn == "step" else self._loop.drive()
             if main is not None and main.done():
                 return reason
+            if turn == "step" and reason != "step":  # an old halt was in the way
+                self._steps += 1
             if reason in ("quiet", "until", "livelock", "interrupted"):
                 return reason
         return turn

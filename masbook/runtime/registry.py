@@ -159,7 +159,7 @@ class AgentRegistry(Agent):
         if metadata:
             entry = entry._replace(metadata=freeze({**(entry.metadata or {}), **metadata}))
         if tags is not None:
-            self._index_tags(name, entry.tags, tags)
+            self._index_tags(name, entry.tags, require.names("tags", tags))
             entry = entry._replace(tags=tuple(sorted(tags)))
         self._put(entry)
         if health is not None:

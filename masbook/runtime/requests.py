@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue, MasbookError, RequestCycle, RequestTimeout, UnknownCapability, describe
+from . import require
 from .capability import Capability
 from .message import Message, MessageType
 from .stream import StreamBuffer
@@ -47,6 +48,8 @@ class Requests:
 
         Raises UnknownRecipient, UnknownCapability or RequestCycle at once.
         """
+        if timeout is not None:
+            require.positive("timeout", timeout)
         agent = self._bus.agent(to)
         offer = None if agent is None else agent.offers.get(topic)
         buffered = isinstance(future, StreamBuffer)

@@ -87,6 +87,7 @@ class Trace:
         self._chain = b""  # the digest of those and the first `_hashed` rows of `rows`
         self._hashed = 0
         self._observers: list[Callable[[Event], None]] = []
+        self._failure: Exception | None = None  # what an observer raised
         self._choose_append()
 
     @classmethod
@@ -114,7 +115,11 @@ class Trace:
         if self._observers:
             event = _event(row)
             for observer in tuple(self._observers):
-                observer(event)
+                try:
+                    observer(event)
+                except Exception as error:  # raised at the end of the run: what is recorded must not fail for it
+                    self._observers.remove(observer)
+                    self._failure = self._failure or error
         if self._keep is not None and len(self.rows) >= self._keep + _BATCH:
             self._fold(len(self.rows) - self._keep)
 
@@ -142,6 +147,12 @@ class Trace:
                 self._choose_append()
 
         return stop
+
+    def check_observers(self) -> None:
+        """Raise what an observer has raised, once; it has been dropped."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def events(self, kind: str | None = None, who: str | None = None) -> Iterator[Event]:
         """Yield the events that are kept, of one kind and about one agent if given."""
@@ -206,7 +217,7 @@ class Trace:
     def first_difference(self, other: Trace) -> tuple[int, Event | None, Event | None] | None:
         """Return the first row that differs from `other`: its number and both events; None where all are equal."""
         for i, (mine, theirs) in enumerate(zip(self.rows, other.rows, strict=False)):
-            if _recorded(mine) != _recorded(theirs):
+            if _encode(_recorded(mine)) != _encode(_recorded(theirs)):
                 return i, _event(mine), _event(theirs)
         i = min(len(self.rows), len(other.rows))
         if len(self.rows) == len(other.rows):
@@ -221,7 +232,7 @@ class Trace:
         rows = state.pop("rows")
         with target.open("wb") as whole, gzip.GzipFile("", "wb", fileobj=whole, mtime=0) as file:
             for line in ({"masbook": FORMAT, **state}, *rows):
-                file.write(_encode(line).encode() + b"\n")
+                file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         return target
 
     @classmethod

@@ -115,7 +115,7 @@ class World:
         return stream
 
     def _stream(self, owner: str) -> Random:
-        return Random(int.from_bytes(sha256(f"{self.seed}/{owner}".encode()).digest()[:16], "big"))
+        return Random(int.from_bytes(sha256(f"{self.seed!r}/{owner}".encode()).digest()[:16], "big"))
 
     def new_id(self, kind: str) -> str:
         """Return the next identifier of a kind: `task-1`, `task-2`."""
@@ -331,6 +331,7 @@ def conclude(
     lasted = world.now
     world.close()
     world.trace.seal()
+    plan = None if world.faults is None else world.faults.plan
     if not _is_data(result):
         returned, result = result, None
         error = error or Unrecordable(
@@ -346,7 +347,7 @@ def conclude(
         world.trace,
         world.trace.digest,
         world.schedule,
-        None if world.faults is None else world.faults.plan,
+        plan if plan is None or _is_data(plan) else dataclasses.replace(plan, only=None),
     )
 
 
