@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from pathlib import Path
 
 import pandas
 import pytest
-from society import Breakable, Calculator, Recorder, Slowpoke
+from society import Breakable, Calculator, Recorder, Slowpoke, missing
 
-from masbook import Agent, Message, World, capability, on
-from masbook.errors import AgentOffline, InvalidName, InvalidValue, MasbookError, NestedRun, WorldError
+from masbook import Agent, Message, MessageType, World, capability, on
+from masbook.errors import (
+    AgentCrashed,
+    AgentOffline,
+    InvalidName,
+    InvalidValue,
+    MasbookError,
+    NestedRun,
+    NotAsync,
+    Refused,
+    WorldError,
+)
 
 
 class TestNames:
@@ -633,3 +645,169 @@ def test_an_agent_that_reads_a_csv(world, tmp_path: Path):
     assert world.run(client.request("reader", "summarise", path=str(file))) == {"rows": 3, "mean": 3.0}
     with pytest.raises(FileNotFoundError):
         world.run(client.request("reader", "summarise", path=str(tmp_path / "none.csv")))
+
+
+class TestQueriesAtTheEnd:
+    """A question that has been taken up is answered or fails, whatever happens to the agent in that instant."""
+
+    @pytest.mark.parametrize("query", ["ping", "status"])
+    @pytest.mark.parametrize(
+        ("end", "error"),
+        [(lambda agent: agent.stop(), AgentOffline), (lambda agent: agent.crash(ValueError("x")), AgentCrashed)],
+        ids=["stop", "crash"],
+    )
+    def test_the_agent_ends_in_that_instant(self, world, query, end, error):
+        agent, client = world.spawn(Agent("a")), world.spawn(Agent("client"))
+
+        async def scenario():
+            asking = asyncio.ensure_future(client.request("a", query, timeout=30.0))
+            await asyncio.sleep(0)
+            assert missing(world) == 0
+            end(agent)
+            with pytest.raises(error):
+                await asking
+
+        world.run(scenario())
+        assert world.now == 0.0 and world.bus.in_flight == 0
+        gc.collect()  # a coroutine that was never awaited would warn now
+
+    def test_accounting_holds_at_every_step_of_a_query(self, world):
+        world.spawn(Agent("a"))
+        client = world.spawn(Agent("client"))
+        client.background(client.request("a", "ping"))
+        while world.step():
+            assert missing(world) == 0
+            assert world.bus.accounting()["missing"] == 0
+        assert world.trace.count("handled", "a") == 1
+
+
+class TestPlainFunctions:
+    """What must be `async def` says so when it is declared, not when it is first called."""
+
+    @pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_message"])
+    def test_hooks(self, hook):
+        with pytest.raises(NotAsync, match=hook):
+            type("Plain", (Agent,), {hook: lambda self, *message: None})
+
+    @pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_message"])
+    def test_hooks_of_a_base_that_is_no_agent(self, hook):
+        mixin = type("Mixin", (), {hook: lambda self, *message: None})
+        with pytest.raises(NotAsync, match=hook):
+            type("Plain", (mixin, Agent), {})
+
+    def test_subscribed_handlers(self, world):
+        agent, client = world.spawn(Agent("a")), world.spawn(Agent("client"))
+        with pytest.raises(NotAsync, match="async def"):
+            agent.subscribe("t", lambda message: None)
+        world.run(client.publish("t"))
+        world.run(until=1.0)
+        assert agent.state == "idle" and world.trace.count("delivered") == 0
+
+    @pytest.mark.parametrize("topic", ["", None, 7])
+    def test_an_empty_topic(self, world, topic):
+        recorder = world.spawn(Recorder("a"))
+        with pytest.raises(InvalidValue, match="topic"):
+            recorder.subscribe(topic, recorder.on_message)
+
+
+class TestCancelledAtBirth:
+    """What is cancelled before its first step ends without a warning from Python."""
+
+    def test_spawn_then_close(self):
+        world = World(7)
+        world.spawn(Hooked("a"))
+        world.close()
+        gc.collect()
+        assert world.agents["a"].state == "offline"
+
+    @pytest.mark.parametrize(
+        "end", [lambda agent: agent.stop(), lambda agent: agent.crash(ValueError("x"))], ids=["stop", "crash"]
+    )
+    def test_background_work(self, world, end):
+        agent = world.spawn(Agent("a"))
+        agent.background(agent.sleep(1.0))
+        end(agent)
+        world.run(until=5.0)
+        gc.collect()
+        assert world.trace.count("crashed") <= 1
+
+
+class TestTheRestOfAHandler:
+    @pytest.mark.parametrize("end", ["stop", "crash"])
+    def test_the_second_handler_does_not_run_after_the_first_has_ended_the_agent(self, world, end):
+        class Twice(Agent):
+            @on("t")
+            async def first(self, message):
+                self.stop() if end == "stop" else self.crash(ValueError("x"))
+
+            @on("t")
+            async def second(self, message):
+                self.note("second")
+
+        world.spawn(Twice("twice"))
+        client = world.spawn(Agent("client"))
+        world.run(client.publish("t"))
+        world.run(until=1.0)
+        assert world.trace.count("note") == 0
+
+
+class TestPausedLoad:
+    def test_a_paused_agent_with_one_message_waiting_is_idle_with_load_one(self, world):
+        agent, client = world.spawn(Recorder("a")), world.spawn(Agent("client"))
+        agent.pause(50.0)
+        world.run(client.tell("a", "t"))
+        world.run(until=1.0)
+        assert (agent.state, agent.load, len(agent.mailbox)) == ("idle", 1.0, 1)
+        world.run(until=60.0)
+        assert (agent.state, agent.load, agent.times) == ("idle", 0.0, [50.0])
+
+
+class TestStopMeansStopped:
+    def test_a_handler_that_swallows_its_cancellation_sends_nothing(self, world):
+        class Stubborn(Agent):
+            @capability
+            async def work(self) -> None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.sleep(100.0)
+                await self.tell("client", "hello")
+
+        stubborn, client = world.spawn(Stubborn("stubborn")), world.spawn(Recorder("client"))
+
+        async def scenario():
+            asking = asyncio.ensure_future(client.request("stubborn", "work"))
+            await client.sleep(1.0)
+            stubborn.stop()
+            with pytest.raises(AgentOffline):
+                await asking
+            await client.sleep(5.0)
+
+        world.run(scenario())
+        assert client.got == [] and stubborn.state == "offline"
+        sent = [event for event in world.trace.events("sent", "stubborn") if event.facts["type"] == "tell"]
+        assert sent == [] and world.trace.count("crashed") == 0
+
+    def test_an_agent_without_its_base_says_what_to_call(self, world):
+        class Forgetful(Agent):
+            def __init__(self):
+                self.patience = 1
+
+        with pytest.raises(MasbookError, match="super"):
+            world.spawn(Forgetful())
+
+
+class TestHeartbeatsGoOn:
+    def test_one_that_is_refused_is_not_the_last(self, world):
+        agent = world.spawn(Agent("a", heartbeat=1.0))
+        refused = []
+
+        def once(message):
+            if message.type is MessageType.HEARTBEAT and not refused:
+                refused.append(message)
+                raise Refused("not now")
+
+        world.bus.check(once)
+        world.run(until=30.5)
+        assert refused and agent.state == "idle"
+        assert world.run(world.registry.find("a")).health == "healthy"
+        sent = [event.time for event in world.trace.events("sent", "a")]
+        assert sent == [float(i) for i in range(2, 31)]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import math
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from society import Calculator, Recorder, Slowpoke, missing
+from society import Calculator, Recorder, Slowpoke, gossip, missing
 
 from masbook import Agent, FaultPlan, Filter, Message, MessageType, Run, World, capability, on, simulate
 from masbook.errors import (
     AgentOffline,
     InvalidInput,
     InvalidValue,
+    MailboxFull,
+    MasbookError,
+    Refused,
     RequestCycle,
     RequestTimeout,
     Stuck,
@@ -22,6 +28,7 @@ from masbook.errors import (
     UnknownRecipient,
 )
 from masbook.runtime.faults import Crash, OnMessage, Partition, Pause, Slow
+from masbook.runtime.stream import WINDOW
 from masbook.runtime.trace import Trace
 
 
@@ -1299,3 +1306,352 @@ def test_filters_have_a_readable_place_in_the_trace(world):
     (row,) = world.trace.events("subscribed", who="recorder")
     assert row.facts["topic"] == "t" and "ann" in row.facts["filter"]
     assert repr(Filter(sender="ann")) == repr(Filter(sender="ann"))
+
+
+class Parts(Agent):
+    """Streams numbers as fast as the reader takes them."""
+
+    pause_between = 0.0
+
+    @capability
+    async def count(self, n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            if self.pause_between:
+                await self.sleep(self.pause_between)
+            yield i
+
+    @capability
+    async def other(self) -> int:
+        return 7
+
+
+class TestListeningIn:
+    """Whoever listens in on messages between others changes nothing for them."""
+
+    @pytest.fixture
+    def tapped(self, make_world):
+        """Return a world in which a spy listens to one type of message, or to none."""
+
+        def make(type, spy="spy", **options):
+            world = make_world(patience=2, **options)
+            spy = world.spawn(Recorder(spy) if isinstance(spy, str) else spy)
+            if type is not None:
+                spy.subscribe("*", spy.on_message, type=type)
+            return world, spy, world.spawn(Agent("client"))
+
+        return make
+
+    @pytest.mark.parametrize("type", [MessageType.REQUEST, MessageType.REPLY], ids=str)
+    def test_a_request_is_answered(self, tapped, type):
+        world, spy, client = tapped(type)
+        world.spawn(Calculator("calc"))
+        assert settle(world, client.request("calc", "add", a=1, b=2, timeout=5.0)) == 3.0
+        assert [message.type for message in spy.got] == [type]
+        assert world.trace.count("timed_out") == 0
+
+    @pytest.mark.parametrize("type", [MessageType.REQUEST, MessageType.PART, MessageType.END], ids=str)
+    def test_a_stream_is_whole(self, tapped, type):
+        world, spy, client = tapped(type)
+        world.spawn(Parts("parts"))
+
+        async def read():
+            return [part async for part in client.stream("parts", "count", n=20, timeout=5.0)]
+
+        assert settle(world, read()) == list(range(20))
+        assert len(spy.got) == (20 if type is MessageType.PART else 1)
+
+    def test_an_error_is_raised_in_who_asked(self, tapped):
+        world, spy, client = tapped(MessageType.ERROR)
+        world.spawn(Calculator("calc"))
+        with pytest.raises(ZeroDivisionError):
+            world.run(client.request("calc", "divide", a=1, b=0, timeout=5.0))
+        world.run(until=1.0)
+        assert len(spy.got) == 1
+
+    def test_a_busy_agent_still_answers_queries(self, tapped):
+        world, _, client = tapped(MessageType.REQUEST)
+        world.spawn(Calculator("calc"))
+
+        async def scenario():
+            working = asyncio.ensure_future(client.request("calc", "wait", seconds=100.0, timeout=None))
+            await client.sleep(1.0)
+            answer = await client.request("calc", "ping", timeout=5.0)
+            working.cancel()
+            return answer, client.now
+
+        assert world.run(scenario()) == ("pong", 1.0)
+
+    def test_an_offline_recipient_is_an_error_at_once(self, tapped):
+        world, _, client = tapped(MessageType.TELL)
+        world.spawn(Agent("gone")).stop()
+        with pytest.raises(AgentOffline):
+            world.run(client.tell("gone", "t"))
+
+    def test_a_full_mailbox_refuses(self, tapped):
+        world, spy, client = tapped(MessageType.TELL)
+        full = world.spawn(Recorder("full", capacity=2, policy="reject"))
+        full.pause(10.0)
+
+        async def scenario():
+            with pytest.raises(MailboxFull):
+                for _ in range(5):
+                    await client.tell("full", "t")
+
+        settle(world, scenario())
+        assert len(full.mailbox) <= 3 and len(spy.got) == len(full.mailbox) + 1
+
+    def test_a_full_mailbox_makes_the_sender_wait(self, tapped):
+        world, _, client = tapped(MessageType.TELL)
+        full = world.spawn(Recorder("full", capacity=2))
+        full.pause(10.0)
+
+        async def scenario():
+            for _ in range(20):
+                await client.tell("full", "t")
+            return client.now
+
+        assert world.run(scenario()) >= 10.0
+
+    def test_a_stuck_or_stopped_listener_costs_nobody_anything(self, tapped):
+        world, spy, client = tapped(MessageType.TELL, Slowpoke("spy", 1e6, capacity=1, policy="reject"))
+        other = world.spawn(Recorder("other"))
+
+        async def scenario():
+            for i in range(10):
+                await client.tell("other", str(i))
+            spy.stop()
+            await client.tell("other", "last")
+            return client.now
+
+        assert settle(world, scenario()) == 0.0
+        assert len(other.got) == 11
+
+
+class TestAPlanWithoutFaults:
+    """A plan that strikes nothing changes nothing: errors and back-pressure reach the sender."""
+
+    def test_the_run_is_the_same(self):
+        assert simulate(gossip, 7, faults=FaultPlan()).digest == simulate(gossip, 7).digest
+
+    def test_an_offline_recipient_is_an_error_at_once(self, make_world):
+        world = make_world(faults=FaultPlan())
+        client = world.spawn(Agent("client"))
+        world.spawn(Agent("gone")).stop()
+        with pytest.raises(AgentOffline):
+            world.run(client.tell("gone", "t"))
+        with pytest.raises(AgentOffline):
+            world.run(client.request("gone", "ping"))
+        assert world.now == 0.0
+
+    @pytest.mark.parametrize("policy", ["block", "reject", "drop_oldest"])
+    def test_mailboxes_are_bounded(self, make_world, policy):
+        world = make_world(faults=FaultPlan(), patience=2)
+        full, client = world.spawn(Agent("full", capacity=2, policy=policy)), world.spawn(Agent("client"))
+        full.pause(10.0)
+
+        async def flood():
+            for i in range(100):
+                await client.tell("full", "t", i=i)
+
+        flooding = client.background(flood()) if policy != "reject" else None
+        if flooding is None:
+            with pytest.raises(MailboxFull):
+                world.run(flood())
+        else:
+            world.run(until=1.0)
+        assert len(full.mailbox) <= 3
+
+
+class TestReaddressing:
+    def test_an_interceptor_may_choose_another_recipient(self, world):
+        first, second = world.spawn(Calculator("first")), world.spawn(Calculator("second"))
+        client = world.spawn(Agent("client"))
+        world.bus.intercept(lambda message: message.replace(to="second") if message.to == "first" else message)
+        assert world.run(client.request("first", "add", a=1, b=2, timeout=5.0)) == 3.0
+        assert (first.metrics["handled"], second.metrics["handled"]) == (0, 1)
+        [sent] = [event for event in world.trace.events("sent") if event.facts["type"] == "request"]
+        assert sent.facts["to"] == "second"
+
+    def test_a_message_to_nobody_may_be_given_a_recipient(self, world):
+        second, client = world.spawn(Recorder("second")), world.spawn(Agent("client"))
+        world.bus.intercept(lambda message: message.replace(to="second"))
+        settle(world, client.tell("nobody", "t"))
+        assert second.topics == ["t"]
+
+    def test_an_unknown_recipient_is_an_error(self, world):
+        world.spawn(Recorder("first"))
+        client = world.spawn(Agent("client"))
+        world.bus.intercept(lambda message: message.replace(to="nobody"))
+        with pytest.raises(UnknownRecipient, match="nobody"):
+            world.run(client.tell("first", "t"))
+
+
+class TestTheInstantOfTheTimeOut:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_a_request_is_answered_or_timed_out_never_both(self, seed):
+        async def scenario(world):
+            world.bus.intercept(lambda message: message.replace(delay=0.5))
+            world.spawn(Parts("parts"))
+            return await world.spawn(Agent("client")).request("parts", "other", timeout=1.0)
+
+        run = simulate(scenario, seed, schedule="shuffled")
+        assert run.trace.count("timed_out") == (0 if run.ok else 1)
+        assert run.ok or isinstance(run.error, RequestTimeout)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_a_part_that_arrives_in_that_instant_is_not_followed_by_a_time_out_of_its_own(self, seed):
+        async def scenario(world):
+            parts, client = world.spawn(Parts("parts")), world.spawn(Agent("client"))
+            parts.pause_between = 1.0
+            return [part async for part in client.stream("parts", "count", n=3, timeout=1.0)]
+
+        run = simulate(scenario, seed, schedule="shuffled")
+        assert run.trace.count("timed_out") == (0 if run.ok else 1)
+        assert run.result == [0, 1, 2] if run.ok else isinstance(run.error, RequestTimeout)
+
+
+class TestStreamsAreBounded:
+    def test_a_doubled_request_leaves_nobody_waiting(self, make_world):
+        world = make_world(faults=FaultPlan(appointments=[OnMessage("duplicate", to="parts", topic="count")]))
+        parts, client = world.spawn(Parts("parts", concurrency=2)), world.spawn(Agent("client"))
+
+        async def read():
+            got = []
+            async for part in client.stream("parts", "count", n=60):
+                got.append(part)
+                await client.sleep(0.1)
+            await client.sleep(5.0)
+            return got
+
+        assert world.run(read()) == list(range(60))
+        assert (parts.state, parts.load) == ("idle", 0.0)
+
+    def test_parts_on_their_way_count_as_parts_ahead(self, make_world):
+        world = make_world(faults=FaultPlan(delay=1.0), patience=2)
+        world.spawn(Parts("parts"))
+        client = world.spawn(Agent("client"))
+
+        async def read():
+            got = []
+            async for part in client.stream("parts", "count", n=3000):
+                got.append(part)
+                if len(got) == 5:
+                    return got
+
+        assert settle(world, read()) == [0, 1, 2, 3, 4]
+        made = [event for event in world.trace.events("sent") if event.facts["type"] == "part"]
+        assert len(made) <= 5 + 2 * WINDOW
+
+    def reader(self, n):
+        class Reader(Agent):
+            @capability
+            async def read(self) -> int:
+                total = 0
+                async for _ in self.stream("parts", "count", n=n):
+                    total += await self.request("parts", "other")
+                return total
+
+        return Reader("reader")
+
+    def test_asking_a_producer_that_waits_for_its_reader_is_a_cycle(self, world):
+        world.spawn(Parts("parts"))
+        world.spawn(self.reader(40))
+        client = world.spawn(Agent("client"))
+        with pytest.raises(RequestCycle, match="parts -> reader"):
+            world.run(client.request("reader", "read", timeout=500.0))
+        assert world.now == 0.0
+
+    def test_asking_a_producer_that_is_done_is_none(self, world):
+        world.spawn(Parts("parts"))
+        world.spawn(self.reader(3))
+        client = world.spawn(Agent("client"))
+        assert world.run(client.request("reader", "read", timeout=500.0)) == 21
+
+    def test_nor_is_asking_one_with_another_hand_free(self, world):
+        world.spawn(Parts("parts", concurrency=2))
+        world.spawn(self.reader(40))
+        client = world.spawn(Agent("client"))
+        assert world.run(client.request("reader", "read", timeout=500.0)) == 280
+
+
+class TestFalseCycles:
+    def test_a_request_that_outlives_its_handler_makes_no_cycle(self, world):
+        class Starter(Agent):
+            @capability
+            async def kick(self) -> None:
+                self.side = asyncio.ensure_future(self.request("worker", "work", timeout=100.0))
+                await self.sleep(0.1)
+
+            @capability
+            async def small(self) -> int:
+                return 1
+
+        class Worker(Agent):
+            @capability
+            async def work(self) -> int:
+                await self.sleep(5.0)
+                return await self.request("starter", "small")
+
+        starter, client = world.spawn(Starter("starter")), world.spawn(Agent("client"))
+        world.spawn(Worker("worker"))
+
+        async def scenario():
+            await client.request("starter", "kick")
+            return await starter.side
+
+        assert world.run(scenario()) == 1
+
+
+class TestRefusedByASeam:
+    """A check or interceptor that says no, or says nonsense, harms no more than the message it saw."""
+
+    def test_an_error_answer_that_is_refused_leaves_no_agent_half_stopped(self, world):
+        calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
+
+        def no_errors(message):
+            if message.type is MessageType.ERROR:
+                raise Refused("no errors")
+
+        world.bus.check(no_errors)
+
+        async def scenario():
+            asking = asyncio.ensure_future(client.request("calc", "wait", seconds=100.0, timeout=5.0))
+            await client.sleep(1.0)
+            calc.stop()
+            with pytest.raises((MasbookError, TimeoutError)):
+                await asking
+
+        world.run(scenario())
+        assert (calc.state, calc.online) == ("offline", False)
+        with pytest.raises(AgentOffline):
+            world.run(client.tell("calc", "wait", seconds=1.0))
+
+    @pytest.mark.parametrize("value", [True, "yes", 7, {}], ids=str)
+    def test_an_interceptor_that_returns_no_message(self, world, value):
+        recorder, client = world.spawn(Recorder("recorder")), world.spawn(Agent("client"))
+        world.bus.intercept(lambda message: value)
+        with pytest.raises(InvalidValue, match="interceptor"):
+            world.run(client.tell("recorder", "t"))
+        world.run(until=1.0)
+        assert recorder.got == [] and recorder.state == "idle"
+
+    def test_an_interceptor_that_empties_answers(self, world):
+        calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
+        world.bus.intercept(
+            lambda message: message.replace(content={}) if message.type is MessageType.REPLY else message
+        )
+
+        async def scenario():
+            with contextlib.suppress(MasbookError, TimeoutError):
+                await client.request("calc", "add", a=1, b=2, timeout=5.0)
+            await client.sleep(1.0)
+
+        world.run(scenario())
+        assert calc.state == "idle" and world.trace.count("crashed") == 0
+
+    @pytest.mark.parametrize("timeout", [-1, 0, math.nan, "soon"], ids=str)
+    def test_a_bad_time_out_is_named_as_the_caller_wrote_it(self, world, timeout):
+        world.spawn(Agent("a"))
+        client = world.spawn(Agent("client"))
+        with pytest.raises(InvalidValue, match="timeout"):
+            world.run(client.request("a", "ping", timeout=timeout))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from hypothesis import given
@@ -255,3 +256,33 @@ class TestBounds:
         world.run(scenario())
         assert slow.topics == ["a", "b"]
         assert "given up" not in slow.topics
+
+
+class TestTheLine:
+    def test_priorities_hold_in_the_line_of_a_full_mailbox_too(self, world):
+        slow, low, high = world.spawn(Slowpoke("slow", capacity=2)), world.spawn(Agent("low")), world.spawn(Agent("d"))
+
+        async def scenario():
+            for i in range(6):
+                low.background(low.tell("slow", f"low{i}"))
+            await low.sleep(0.1)
+            high.background(high.tell("slow", "urgent", priority=9))
+            await low.sleep(20.0)
+
+        world.run(scenario())
+        assert slow.topics.index("urgent") <= 3  # behind what was at work or had room, before those in line
+        assert sorted(slow.topics) == [*(f"low{i}" for i in range(6)), "urgent"]
+        assert [topic for topic in slow.topics if topic != "urgent"] == [f"low{i}" for i in range(6)]
+
+    def test_requests_in_line_when_the_agent_stops(self, world, caplog):
+        worker, client = world.spawn(Worker("worker", capacity=1)), world.spawn(Agent("client"))
+
+        async def scenario():
+            asking = [asyncio.ensure_future(client.request("worker", "work", timeout=50.0)) for _ in range(5)]
+            await client.sleep(0.5)
+            worker.stop()
+            return await asyncio.gather(*asking, return_exceptions=True)
+
+        assert {type(error) for error in world.run(scenario())} == {AgentOffline}
+        gc.collect()
+        assert "never retrieved" not in caplog.text and world.now == 0.5

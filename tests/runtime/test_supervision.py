@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from society import Breakable, Calculator, Recorder, missing
+from society import Breakable, Calculator, Recorder, Slowpoke, missing
 
 from masbook import Agent, FaultPlan, Message, World, capability, on, simulate
 from masbook.errors import AgentCrashed, AgentOffline, InvalidName, InvalidValue
@@ -399,3 +400,47 @@ class TestOneAgentOfAName:
         world.run(until=100.0)
         restarts = [event.time for event in world.trace.events("restarted", "a")]
         assert restarts[0] == 2.0 and len(restarts) == 2 and restarts[1] >= 20.0
+
+
+class TestEscalationIsAnnounced:
+    @pytest.mark.parametrize("policy", ["reject", "block", "drop_oldest"])
+    def test_to_a_parent_with_a_full_mailbox(self, world, caplog, policy):
+        parent = world.spawn(Slowpoke("parent", 1000.0, capacity=1, policy=policy))
+        child, client = world.spawn(Breakable("child"), parent=parent), world.spawn(Agent("client"))
+
+        async def scenario():
+            await client.tell("parent", "t")
+            await client.sleep(0.1)
+            await client.tell("parent", "t")
+            await client.tell("child", "boom")
+            await client.sleep(1.0)
+
+        world.run(scenario())
+        gc.collect()
+        assert (child.state, parent.state) == ("error", "busy")
+        assert world.trace.count("escalated", "child") == 1 and missing(world) == 0
+        assert "never retrieved" not in caplog.text
+
+
+class TestAlways:
+    @pytest.mark.parametrize("place", ["background", "on_start"])
+    def test_an_agent_that_stops_itself_outside_a_handler_comes_back(self, world, place):
+        class Quitter(Agent):
+            starts = 0
+
+            async def on_start(self):
+                self.starts += 1
+                if self.starts > 1:
+                    return
+                if place == "background":
+                    self.background(self.quit())
+                else:
+                    self.stop()
+
+            async def quit(self):
+                await self.sleep(1.0)
+                self.stop()
+
+        quitter = world.spawn(Quitter("quitter"), restart="always", backoff=1.0)
+        world.run(until=10.0)
+        assert (quitter.state, quitter.starts) == ("idle", 2)
