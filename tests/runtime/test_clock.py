@@ -692,3 +692,18 @@ def test_a_thousand_sleepers_cost_no_thread():
     run = simulate(scenario)
     assert run.time == 999.0
     assert threading.active_count() == before
+
+
+def test_as_completed_begins_in_the_order_given(world):
+    agent = world.spawn(Agent("a"))
+
+    async def nap(i):
+        agent.note(str(i))
+        return await asyncio.sleep(1.0 + i % 3, i)
+
+    async def scenario():
+        _kept = [bytearray(i * 37 % 101) for i in range(50)]
+        return [await first for first in asyncio.as_completed([nap(i) for i in range(30)])]
+
+    assert world.run(scenario()) == sorted(range(30), key=lambda i: (i % 3, i))
+    assert [event.facts["text"] for event in world.trace.events("note")] == [str(i) for i in range(30)]

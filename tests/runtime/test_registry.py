@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -469,3 +470,100 @@ def test_the_best_of_many_while_loads_change(world):
             assert best.name == everyone[0].name
 
     world.run(scenario())
+
+
+class TestStrangeHeartbeats:
+    """Nobody can make the registry fall over, or lie, by what they send it."""
+
+    @pytest.mark.parametrize(
+        "content", [{"stalled": "long"}, {"load": "high"}, {"load": -1.0}, {"load": math.nan}, {"load": None}], ids=str
+    )
+    @pytest.mark.parametrize("verb", ["publish", "tell", "broadcast"])
+    def test_from_anybody(self, world, verb, content):
+        names_of_workers = [world.spawn(Calculator(f"calc{i}", heartbeat=5.0)).name for i in range(2)]
+        stranger = world.agents["calc1"]
+
+        async def scenario():
+            await world.registry.discover(capabilities=["add"], limit=1)
+            send = stranger.tell("registry", "heartbeat", content) if verb == "tell" else None
+            await (send or getattr(stranger, verb)("heartbeat", content))
+            await stranger.sleep(1.0)
+            return await world.registry.discover(capabilities=["add"], max_load=10.0)
+
+        assert names(world.run(scenario())) == names_of_workers
+        assert world.registry.state == "idle" and world.trace.count("crashed") == 0
+
+    def test_a_publication_keeps_nobody_alive(self, make_world):
+        world = make_world(faults=FaultPlan(appointments=[Pause("a", at=1.0, seconds=1e6)]))
+        world.spawn(Agent("a", heartbeat=1.0))
+        client = world.spawn(Agent("client"))
+        world.run(until=20.0)
+        world.run(client.publish("heartbeat", load=0.0))
+        assert "a" not in discover(world)
+
+
+class TestLoadBeforeTheFirstHeartbeat:
+    def test_of_an_agent_that_is_still_starting(self, world):
+        class Late(Calculator):
+            async def on_start(self):
+                await self.sleep(100.0)
+
+        late, ready = world.spawn(Late("late")), world.spawn(Calculator("ready"))
+        client = world.spawn(Agent("client"))
+
+        async def scenario():
+            await world.registry.discover(capabilities=["add"], limit=1)
+            ready.pause(500.0)
+            await client.tell("ready", "wait", seconds=1.0)
+            for _ in range(50):
+                await client.tell("late", "wait", seconds=1.0)
+            await client.sleep(1.0)
+            [best] = await world.registry.discover(capabilities=["add"], limit=1)
+            return best.name, (await world.registry.find("late")).load
+
+        assert world.run(scenario()) == ("ready", 50.0)
+        assert late.load == 50.0
+
+    def test_of_an_agent_that_waits_for_its_restart(self, world):
+        crashed = world.spawn(Calculator("crashed"), restart="on_crash", backoff=1000.0, within=1e6)
+        busy, client = world.spawn(Calculator("busy")), world.spawn(Agent("client"))
+
+        async def scenario():
+            crashed.crash(ValueError("x"))
+            await client.sleep(1.0)
+            await world.registry.discover()
+            for _ in range(9):
+                await client.tell("crashed", "wait", seconds=1.0)
+            busy.pause(5.0)
+            await client.tell("busy", "wait", seconds=1.0)
+            found = await world.registry.discover(capabilities=["add"])
+            return [(entry.name, entry.health, entry.load) for entry in found]
+
+        assert world.run(scenario()) == [("busy", "healthy", 1.0), ("crashed", "unhealthy", 9.0)]
+
+    def test_it_recovers_with_the_agent(self, world):
+        agent = world.spawn(Calculator("a"), restart="on_crash", backoff=5.0)
+        agent.crash(ValueError("x"))
+        assert world.run(world.registry.find("a")).health == "unhealthy"
+        world.run(until=10.0)
+        assert world.run(world.registry.find("a")).health == "healthy"
+
+
+class TestNamesInLists:
+    @pytest.mark.parametrize("options", [{"capabilities": "add"}, {"tags": "fast"}], ids=str)
+    def test_a_text_where_a_list_is_wanted(self, world, options):
+        with pytest.raises(InvalidValue, match=next(iter(options))):
+            world.run(world.registry.register("outside", **options))
+        with pytest.raises(InvalidValue, match=next(iter(options))):
+            world.run(world.registry.discover(**options))
+        assert world.run(world.registry.statistics())["agents"] == 0
+
+    def test_tags_of_an_update(self, world):
+        world.spawn(Agent("a", tags=["fast"]))
+        with pytest.raises(InvalidValue, match="tags"):
+            world.run(world.registry.update("a", tags="slow"))
+        assert discover(world, tags=["fast"]) == ["a"]
+
+    def test_tags_of_an_agent(self):
+        with pytest.raises(InvalidValue, match="tags"):
+            Agent("a", tags="fast")

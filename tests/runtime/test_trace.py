@@ -12,7 +12,7 @@ import pickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from society import FAULTY, Calculator, Recorder, gossip
+from society import FAULTY, Calculator, Recorder, gossip, missing
 
 from masbook import Agent, World, simulate
 from masbook.errors import InvalidValue, MasbookError, Unrecordable
@@ -378,3 +378,61 @@ class TestSealed:
         with pytest.raises(MasbookError):
             run.trace.record("note", "a")
         assert run.trace.digest == run.digest
+
+
+class TestBadObservers:
+    @pytest.mark.parametrize("who", [Recorder("a"), None, 7], ids=["agent", "None", "7"])
+    def test_who_is_a_name(self, world, who):
+        with pytest.raises(MasbookError):
+            world.trace.record("note", who, text="x")
+        assert len(world.trace.digest) == 64
+
+    def test_one_that_ends_itself_costs_the_next_one_nothing(self, world):
+        seen = []
+        stop = world.trace.observe(lambda event: stop())
+        world.trace.observe(lambda event: seen.append(event.kind))
+        world.trace.record("note", "a", text="x")
+        world.trace.record("note", "a", text="y")
+        assert seen == ["note", "note"]
+
+    def test_one_that_ends_another(self, world):
+        seen, stops = [], []
+        world.trace.observe(lambda event: [stop() for stop in stops])
+        stops.append(world.trace.observe(lambda event: seen.append(event.kind)))
+        world.trace.observe(lambda event: seen.append("last"))
+        world.trace.record("note", "a", text="x")
+        world.trace.record("note", "a", text="y")
+        assert seen.count("last") == 2 and seen.count("note") <= 1
+
+    def test_one_that_fails_harms_neither_the_bus_nor_the_others(self, world):
+        def bad(event):
+            if event.kind == "sent":
+                raise ValueError("observer")
+
+        seen = []
+        recorder, sender = world.spawn(Recorder("recorder")), world.spawn(Agent("sender"))
+        world.trace.observe(bad)
+        world.trace.observe(lambda event: seen.append(event.kind))
+        with contextlib.suppress(ValueError, MasbookError):
+            world.run(sender.tell("recorder", "t"))
+        with contextlib.suppress(ValueError, MasbookError):
+            world.run(until=1.0)
+        assert recorder.topics == ["t"] and "delivered" in seen
+        assert missing(world) == 0 and sender.state == "idle"
+
+
+class TestOddValues:
+    def test_rows_with_nan_do_not_differ_from_themselves(self, tmp_path):
+        one, two = (fill(Trace()) for _ in range(2))
+        for trace in (one, two):
+            trace.record("note", "a", text="x", data={"z": math.nan, "b": [math.nan]})
+        assert one.digest == two.digest and one.first_difference(two) is None
+        one.save(tmp_path / "trace.gz")
+        assert Trace.load(tmp_path / "trace.gz").first_difference(two) is None
+
+    def test_saving_keeps_the_order_of_fields(self, tmp_path):
+        trace = Trace()
+        trace.record("note", "a", text="x", data={"zebra": 1, "ant": 2})
+        trace.save(tmp_path / "trace.gz")
+        [event] = Trace.load(tmp_path / "trace.gz").events()
+        assert list(event.facts["data"]) == ["zebra", "ant"]

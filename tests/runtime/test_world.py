@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import gc
 import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from society import FAULTY, Calculator, Recorder, Slowpoke, gossip
@@ -1060,3 +1063,326 @@ def test_the_tree_of_errors_has_one_root_and_says_what_to_do():
     assert issubclass(errors.RequestTimeout, TimeoutError) and issubclass(errors.InvalidValue, ValueError)
     assert issubclass(errors.UnknownRecipient, LookupError)
     assert all(value.__name__ in errors.__doc__ for value in classes)
+
+
+def bounded(work, seconds=5.0):
+    """Return what `work()` returns or raises, in a thread of its own; TimeoutError if it hangs."""
+    outcome: list[Callable[[], object]] = []
+
+    def target():
+        try:
+            result = work()
+            outcome.append(lambda: result)
+        except BaseException as raised:
+            error = raised
+            outcome.append(lambda: _raise(error))
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"still at work after {seconds:g} s")
+    return outcome[0]()
+
+
+def _raise(error):
+    raise error
+
+
+async def soon(condition, seconds=2.0):
+    """Wait until the condition holds; TimeoutError if it never does."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def notes(world: World):
+    """Twenty notes, one a second."""
+    agent = world.spawn(Agent("a"))
+    for i in range(20):
+        await agent.sleep(1.0)
+        agent.note(str(i))
+    return "done"
+
+
+class TestCommandsOutsideARun:
+    """A command that comes too early or too late spoils no later run, and nothing hangs."""
+
+    @pytest.fixture
+    def steered(self):
+        """Return a world that is let go of at the end, also when a test finds it hanging."""
+        world = World(7, patience=2)
+        yield world
+        world.resume()
+        world.stop()
+        world.close()
+        assert worlds_threads() == []
+
+    @pytest.mark.parametrize("commands", [["stop"], ["stop", "stop"], ["advance", "resume", "stop"]], ids="-".join)
+    def test_after_a_run(self, steered, commands):
+        steered.run(asyncio.sleep(1.0))
+        for command in commands:
+            getattr(steered, command)()
+        assert bounded(lambda: steered.run(asyncio.sleep(1.0, 42))) == 42
+        assert steered.now == 2.0
+
+    def test_stop_after_a_run_does_not_end_the_next_live_one(self, steered):
+        steered.run(asyncio.sleep(1.0))
+        steered.stop()
+        assert bounded(lambda: asyncio.run(steered.live(asyncio.sleep(1.0, 42), speed=None))) == 42
+
+    def test_pausing_before_a_run_that_is_not_live(self, steered):
+        steered.pause()
+        assert bounded(lambda: steered.run(asyncio.sleep(1.0, 42))) == 42
+
+    def test_pausing_inside_a_run_that_is_not_live(self, steered):
+        async def scenario():
+            steered.pause()
+            return await asyncio.sleep(1.0, 42)
+
+        assert bounded(lambda: steered.run(scenario())) == 42
+
+    def test_pausing_inside_simulate(self):
+        worlds = []
+
+        async def scenario(world):
+            worlds.append(world)
+            world.pause()
+            return await asyncio.sleep(1.0, 42)
+
+        try:
+            assert bounded(lambda: simulate(scenario, 7)).result == 42
+        finally:
+            worlds[0].stop()
+
+    def test_cancelling_a_paused_run(self, steered):
+        async def outer():
+            running = asyncio.ensure_future(steered.live(notes(steered), speed=20.0))
+            await soon(lambda: steered.now >= 1.0)
+            steered.pause()
+            await asyncio.sleep(0.05)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            await soon(lambda: worlds_threads() == [])
+
+        bounded(lambda: asyncio.run(outer()))
+        assert bounded(lambda: steered.run(asyncio.sleep(1.0, 42))) == 42
+
+    def test_closing_a_paused_world(self):
+        world = World(7, patience=2)
+
+        async def outer():
+            running = asyncio.ensure_future(world.live(notes(world), speed=20.0))
+            await soon(lambda: world.now >= 1.0)
+            world.pause()
+            await asyncio.sleep(0.05)
+            world.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+        bounded(lambda: asyncio.run(outer()))
+        assert worlds_threads() == []
+
+    def test_pause_resume_pause_in_one_go_is_a_pause(self, steered):
+        async def outer():
+            running = asyncio.ensure_future(steered.live(notes(steered), speed=20.0))
+            await soon(lambda: steered.now >= 1.0)
+            steered.pause()
+            steered.resume()
+            steered.pause()
+            await asyncio.sleep(0.05)
+            held = steered.now
+            steered.set_speed(None)
+            await asyncio.sleep(0.1)
+            assert (steered.now, running.done()) == (held, False)
+            steered.resume()
+            return await asyncio.wait_for(running, 2.0)
+
+        assert bounded(lambda: asyncio.run(outer())) == "done"
+
+    def test_a_resumed_run_can_be_paused_again(self, steered):
+        async def outer():
+            running = asyncio.ensure_future(steered.live(notes(steered), speed=20.0))
+            for _ in range(3):
+                await soon(lambda before=steered.now: steered.now > before)
+                steered.pause()
+                steered.resume()
+                steered.resume()
+                steered.pause()
+                await asyncio.sleep(0.05)
+                held = steered.now
+                await asyncio.sleep(0.05)
+                assert steered.now == held
+                steered.resume()
+            steered.set_speed(None)
+            return await asyncio.wait_for(running, 2.0)
+
+        assert bounded(lambda: asyncio.run(outer())) == "done"
+
+    def test_pause_before_live_then_advance_twice_then_resume(self, steered):
+        rows = []
+
+        async def outer():
+            steered.pause()
+            rows.append(len(steered.trace))
+            running = asyncio.ensure_future(steered.live(notes(steered), speed=None))
+            await asyncio.sleep(0.05)
+            rows.append(len(steered.trace))
+            for _ in range(2):
+                steered.advance()
+                await soon(lambda before=rows[-1]: len(steered.trace) > before)
+                await asyncio.sleep(0.02)
+                rows.append(len(steered.trace))
+            await asyncio.sleep(0.02)
+            rows.append(len(steered.trace))
+            assert not running.done()
+            steered.resume()
+            return await asyncio.wait_for(running, 2.0)
+
+        assert bounded(lambda: asyncio.run(outer())) == "done"
+        start, held, first, second, still = rows
+        assert start == held < first < second == still
+        with World(7) as unpaused:
+            unpaused.run(notes(unpaused))
+            assert steered.trace.digest == unpaused.trace.digest
+
+    def test_a_pause_does_not_outlive_its_run(self, steered):
+        async def outer():
+            running = asyncio.ensure_future(steered.live(notes(steered), speed=20.0))
+            await soon(lambda: steered.now >= 1.0)
+            steered.pause()
+            await asyncio.sleep(0.02)
+            steered.stop()
+            assert await asyncio.wait_for(running, 2.0) is None
+            return await asyncio.wait_for(steered.live(asyncio.sleep(1.0, 42), speed=None), 2.0)
+
+        assert bounded(lambda: asyncio.run(outer())) == 42
+
+
+class TestRunningWhatIsAwaitable:
+    def test_the_future_of_stop(self, world):
+        agent = world.spawn(Agent("a"))
+        assert world.run(agent.stop()) is None
+        assert agent.state == "offline"
+
+    def test_a_task_and_an_object_with_await(self, world):
+        class Later:
+            def __await__(self):
+                return asyncio.sleep(1.0, 42).__await__()
+
+        agent = world.spawn(Agent("a"))
+        assert world.run(agent.background(asyncio.sleep(1.0, 7))) == 7
+        assert world.run(Later()) == 42
+        assert world.now == 2.0
+
+
+class TestRunsAreData:
+    @pytest.mark.parametrize("value", [lambda: 3, threading.Lock()], ids=["function", "lock"])
+    def test_a_parameter_that_is_not_data(self, value):
+        async def scenario(world, policy):
+            return 3
+
+        try:
+            run = simulate(scenario, 7, policy=value)
+        except MasbookError:
+            return
+        copy = pickle.loads(pickle.dumps(run))
+        assert (copy.result, copy.digest) == (3, run.digest) and list(copy.params) == ["policy"]
+
+    def test_a_plan_that_is_not_data(self):
+        async def scenario(world):
+            return 3
+
+        try:
+            run = simulate(scenario, 7, faults=FaultPlan(only=lambda message: True))
+        except MasbookError:
+            return
+        assert pickle.loads(pickle.dumps(run)).digest == run.digest
+
+    def test_a_scenario_that_ends_cancelled(self):
+        closed = []
+
+        async def scenario(world):
+            agent = world.spawn(Agent("a"))
+            closed.append(agent)
+            raise asyncio.CancelledError
+
+        run = bounded(lambda: simulate(scenario, 7))
+        assert not run.ok and closed[0].state == "offline"
+        assert pickle.loads(pickle.dumps(run)).digest == run.digest
+
+
+class TestOneThing:
+    def test_a_step_in_a_livelock_says_so(self):
+        world = World(7)
+        agent = world.spawn(Agent("a"))
+
+        async def spin():
+            while True:
+                await asyncio.sleep(0)
+
+        agent.background(spin())
+        with pytest.raises(Stuck, match="time stands still"):
+            while world.step():
+                pass
+        agent.stop()
+        world.close()
+
+    def test_seeds_of_another_type_are_other_seeds(self, make_world):
+        assert make_world(1).random("a").random() != make_world("1").random("a").random()
+
+    @pytest.mark.parametrize("name", ["schedule", "faults", "faults/a/b", "faults/drop/a/b"])
+    def test_no_agent_draws_from_the_worlds_own_streams(self, name):
+        async def scenario(world, draws):
+            agent = world.spawn(Agent(name))
+            for _ in range(draws):
+                agent.random.random()
+            await gossip(world)
+
+        runs = [simulate(scenario, 7, schedule="shuffled", faults=FAULTY, draws=draws) for draws in (0, 5)]
+        assert runs[0].digest == runs[1].digest
+
+    def test_the_collector_is_left_as_it_was(self):
+        before = gc.get_threshold()
+        doors = [threading.Event(), threading.Event()]
+
+        async def scenario(world, door):
+            while not door.is_set():
+                await asyncio.sleep(1.0)
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            first, second = (pool.submit(simulate, scenario, 7, trace=Trace.counts(), door=door) for door in doors)
+            doors[0].set()
+            first.result(5.0)
+            doors[1].set()
+            second.result(5.0)
+        assert gc.get_threshold() == before
+
+
+class TestTheWallClock:
+    """A world on the wall clock keeps the promises of `run` too."""
+
+    def real(self, work):
+        world = World(7, clock="real", patience=0.5)
+        try:
+            return bounded(lambda: work(world), 4.0)
+        finally:
+            world.stop()
+            bounded(world.close)
+
+    def test_a_handler_that_never_waits_is_broken_into(self):
+        async def runaway():
+            while True:
+                pass
+
+        with pytest.raises(BlockedLoop):
+            self.real(lambda world: world.run(runaway()))
+
+    def test_stop_after_a_run_does_not_end_the_next(self):
+        def twice(world):
+            world.run(asyncio.sleep(0.01))
+            world.stop()
+            return world.run(asyncio.sleep(0.01, 42))
+
+        assert self.real(twice) == 42
