@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InvalidValue, MasbookError
@@ -18,7 +20,7 @@ from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from ..runtime.world import World
 from . import frames
-from .data import records
+from .data import data_path, records
 
 WORK = {"low": 120.0, "medium": 240.0, "high": 480.0}  # mean virtual seconds of work, by complexity
 UNFAMILIAR = 2.0  # how many times longer a clerk takes for a subject that is not among its skills
@@ -137,7 +139,7 @@ async def service_desk(
     unknown rule or too many clerks.
     """
     desk = _open_desk(world, clerks, routing)
-    rows = [row for row in records("tickets.csv") if row["arrival"] < 3600 * hours]
+    rows = [row for row in _tickets(data_path("tickets.csv")) if row["arrival"] < 3600 * hours]
     channels = {name: world.spawn(Channel(name)) for name in sorted({row["channel"] for row in rows})}
     async with asyncio.TaskGroup() as customers:
         for row in rows:
@@ -145,6 +147,11 @@ async def service_desk(
             ticket = Ticket(row["id"], row["category"], row["priority"], row["complexity"])
             customers.create_task(channels[row["channel"]].ask(ticket, patience))
     return _summary(world)
+
+
+@cache  # reading the file takes as long as the whole day
+def _tickets(path: Path) -> list[dict[str, Any]]:
+    return records(path)
 
 
 def _open_desk(world: World, clerks: int, routing: str | Routing) -> Dispatcher:
