@@ -113,18 +113,18 @@ class AgentRegistry(Agent):
         limit: int | None = None,
     ) -> list[Registration]:
         """Return the agents that have all these capabilities and tags: healthy ones first, then the least loaded."""
+        self._look()
+        anybody = min_health == "unhealthy" and max_load == math.inf and not tags
+        if anybody and limit == 1 and len(capabilities) == 1 and not isinstance(capabilities, str):
+            best = self._best(capabilities[0])
+            return [] if best is None else [best]
         require.names("capabilities", capabilities)
         require.names("tags", tags)
         require.one_of("min_health", min_health, _RANK)
         require.number("max_load", max_load)
         if limit is not None:
             require.whole("limit", limit)
-        self._look()
         rank, entries = _RANK[min_health], self._entries
-        if limit == 1 and len(capabilities) == 1 and not tags:
-            best = self._best(capabilities[0])
-            if best is None or (best.load <= max_load and _RANK[best.health] <= rank):
-                return [] if best is None else [best]
         pools = [self._by_capability.get(name, {}) for name in capabilities]
         pools += [self._by_tag.get(tag, {}) for tag in tags]
         smallest = min(pools, key=len) if pools else entries

@@ -70,7 +70,14 @@ class Worker:
                 self.message = message
                 trace.append((now, "delivered", name, message.id))
                 try:
-                    await self._handle(message, plans)
+                    if agent._slow:
+                        await asyncio.sleep(agent._slow)
+                    if message.type is _REQUEST and message.to == name:
+                        await self.answer(message)
+                    else:
+                        for handler, wanted in plans.get(message.topic) or agent.handlers(message.topic):
+                            if self.live and (wanted is None or wanted.matches(message)):
+                                await handler(message)
                 except asyncio.CancelledError:
                     if not self._unwanted or self._task is None:
                         raise
@@ -84,18 +91,6 @@ class Worker:
             error = explained(error)
             self.fail(error)
             agent.crash(error)
-
-    async def _handle(self, message: Message, plans: dict[str, Any]) -> None:
-        """Do what the message is for: answer it, or call each handler that wants it."""
-        agent = self.agent
-        if agent._slow:
-            await asyncio.sleep(agent._slow)
-        if message.type is _REQUEST and message.to == agent.name:
-            return await self.answer(message)
-        for handler, wanted in plans.get(message.topic) or agent.handlers(message.topic):
-            if self.live and (wanted is None or wanted.matches(message)):
-                await handler(message)
-        return None
 
     async def answer(self, message: Message) -> None:
         """Answer a request: with the result, the parts of a stream, or the error."""
