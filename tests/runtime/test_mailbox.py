@@ -284,5 +284,7 @@ class TestTheLine:
             return await asyncio.gather(*asking, return_exceptions=True)
 
         assert {type(error) for error in world.run(scenario())} == {AgentOffline}
+        assert world.now == 0.5
+        world.close()
         gc.collect()
-        assert "never retrieved" not in caplog.text and world.now == 0.5
+        assert "never retrieved" not in caplog.text
