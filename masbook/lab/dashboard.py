@@ -122,7 +122,8 @@ class Dashboard:
         follow = asyncio.create_task(self._follow(world, picture, paused))
         result, error = None, None
         try:
-            result = await world.live(self.scenario(world, **settings.params), speed=self._speed.value)
+            if self.phase != "stopping":  # stopped before it began
+                result = await world.live(self.scenario(world, **settings.params), speed=self._speed.value)
         except Exception as raised:
             error = raised
             self._error.value = as_text(raised)

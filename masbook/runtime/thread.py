@@ -48,6 +48,7 @@ class WorldThread:
         self._result: Any = None
         self._error: BaseException | None = None
         self._lock = threading.Lock()
+        self._over = False
         self._ended = threading.Event()  # not Thread.join, which takes a thread for dead when it is interrupted
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._target,), name="masbook", daemon=True)
@@ -60,8 +61,11 @@ class WorldThread:
         except BaseException as error:
             self._error = error
         while not self._ended.is_set():
-            with contextlib.suppress(BlockedLoop), self._lock:  # one that was on its way when the work ended
-                _raise_in(self._thread, None)
+            with contextlib.suppress(BlockedLoop):
+                with self._lock:
+                    self._over = True  # from here on nobody breaks in
+                for _ in range(100):  # and one that is on its way arrives in this loop
+                    pass
                 self._ended.set()
         _collect_less(False)
 
@@ -95,9 +99,9 @@ class WorldThread:
     def stop(self) -> None:
         """Halt the loop; where a handler holds the thread, break into it."""
         self._loop.halt("interrupted")
-        if not self._ended.wait(0.2):
+        if not self._ended.wait(0.1):
             self._break_in()
-            self._ended.wait(0.2)
+            self._ended.wait(0.4)
 
     def _imports(self) -> bool:
         """Return whether the thread is importing a module, which is slow but must not be broken off."""
@@ -110,11 +114,10 @@ class WorldThread:
         """Raise BlockedLoop in the thread at its next line of Python, if it is still at work."""
         with self._lock:
             self._since = time.monotonic()
-            if not self._ended.is_set():
+            if not self._over:
                 _raise_in(self._thread, BlockedLoop)
 
 
-def _raise_in(thread: threading.Thread, error: type[Exception] | None) -> None:
-    """Raise `error` in a thread at its next line of Python; None takes back one that is on its way."""
-    what = ctypes.py_object(error) if error else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), what)
+def _raise_in(thread: threading.Thread, error: type[Exception]) -> None:
+    """Raise `error` in a thread at its next line of Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
