@@ -47,6 +47,7 @@ class Agent(Life):
     """
 
     service = False  # part of the world's furniture: gets no broadcasts, is not listed among the agents
+    _world: World | None = None
     offers: ClassVar[dict[str, Capability]] = {}
     listeners: ClassVar[list[tuple[Subscription, str]]] = []
 
@@ -77,7 +78,6 @@ class Agent(Life):
         self._slow = 0.0  # virtual seconds that a fault adds to every message
         self._plans: dict[str, list[tuple[Callable[..., Awaitable[Any]], Filter | None]]] = {}
         self._subscribed: list[tuple[Subscription, Callable[..., Awaitable[Any]]]] = []
-        self._world: World | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

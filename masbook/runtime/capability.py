@@ -77,6 +77,7 @@ def capability(function: Callable[..., Any] | None = None, /, *, cost: float = 1
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         require_async(function, "@capability")
+        _require_parameters(function, 1, "self")
         description = inspect.cleandoc(function.__doc__ or "")
         function.capability = Capability(function.__name__, description, cost, function)  # type: ignore[attr-defined]
         return function
@@ -114,6 +115,7 @@ def on(
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         require_async(function, "@on")
+        _require_parameters(function, 2, "self and the message")
         subscriptions = [*getattr(function, "subscriptions", ()), subscription]
         function.subscriptions = subscriptions  # type: ignore[attr-defined]
         return function
@@ -127,3 +129,11 @@ def require_async(function: Callable[..., Any], whose: str) -> None:
     if not (inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)):
         name = getattr(function, "__name__", repr(function))
         raise NotAsync(f"{whose} needs a coroutine function: write `async def {name}(...)`")
+
+
+def _require_parameters(function: Callable[..., Any], number: int, which: str) -> None:
+    """Raise InvalidValue unless the method can be called with the first `number` parameters."""
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    positional = [kind for kind in kinds if kind <= inspect.Parameter.VAR_POSITIONAL]
+    if len(positional) < number and inspect.Parameter.VAR_POSITIONAL not in positional:
+        raise InvalidValue(f"{function.__name__}{inspect.signature(function)} must take {which}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import date
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
@@ -140,9 +140,8 @@ def _freeze(value: Any, path: str) -> Any:
         plain = next(plain for plain in (str, int, float) if isinstance(value, plain))(value)
         if is_plain(plain):
             return plain
-    raise Unrecordable(
-        f"{path} is a {kind.__name__}, which the trace cannot record; send numbers, text, lists, dicts or models"
-    )
+    hint = "did you forget `await`?" if isinstance(value, Coroutine) else "send numbers, text, lists, dicts or models"
+    raise Unrecordable(f"{path} is a {kind.__name__}, which the trace cannot record; {hint}")
 
 
 def check_key(key: Any, path: str = "content") -> str:

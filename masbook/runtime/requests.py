@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidValue, MasbookError, RequestCycle, RequestTimeout, UnknownCapability, describe
+from ..errors import InvalidValue, MasbookError, RequestCycle, RequestTimeout, UnknownCapability, WorldError, describe
 from . import require
 from .capability import Capability
 from .message import Message, MessageType
@@ -50,6 +50,8 @@ class Requests:
         """
         if timeout is not None:
             require.positive("timeout", timeout)
+        if asyncio._get_running_loop() is not self._world.loop:
+            raise WorldError(f"nothing runs here that could answer: write world.run({sender.name}.request(...))")
         agent = self._bus.agent(to)
         offer = None if agent is None else agent.offers.get(topic)
         buffered = isinstance(future, StreamBuffer)

@@ -140,7 +140,7 @@ class World:
         self._check_open()
         if not isinstance(agent, Agent):
             raise InvalidValue(f"spawn takes an Agent, not {agent!r}; write a class that inherits from Agent")
-        if not hasattr(agent, "name"):
+        if not hasattr(agent, "mailbox"):
             raise InvalidValue(f"{type(agent).__name__}.__init__ must call super().__init__(name, ...)")
         taken = self.bus.agent(agent.name)
         if taken is not None and (taken.online or taken is agent):

@@ -21,6 +21,7 @@ from masbook.errors import (
     NestedRun,
     NotAsync,
     Refused,
+    Unrecordable,
     WorldError,
 )
 
@@ -811,3 +812,38 @@ class TestHeartbeatsGoOn:
         assert world.run(world.registry.find("a")).health == "healthy"
         sent = [event.time for event in world.trace.events("sent", "a")]
         assert sent == [float(i) for i in range(2, 31)]
+
+
+class TestBeginners:
+    """What a first afternoon brings: the error says what to write instead."""
+
+    def test_an_init_that_forgets_the_base(self, world):
+        class Forgetful(Agent):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+        with pytest.raises(InvalidValue, match=r"super\(\).__init__"):
+            world.spawn(Forgetful("f"))
+        with pytest.raises(WorldError, match="spawn"):
+            asyncio.run(Forgetful("f").request("x", "y"))
+
+    def test_a_forgotten_await(self, world):
+        client = world.spawn(Agent("client"))
+        forgotten = client.sleep(1.0)
+        with pytest.raises(Unrecordable, match="forget `await`"):
+            world.run(client.broadcast("news", value=forgotten))
+        forgotten.close()
+
+    def test_awaiting_outside_a_run(self, world):
+        client = world.spawn(Agent("client"))
+        world.spawn(Agent("other"))
+        with pytest.raises(WorldError, match=r"world\.run"):
+            asyncio.run(client.request("other", "ping"))
+        assert world.bus.accounting()["missing"] == 0
+
+    def test_a_handler_without_room_for_the_message(self):
+        with pytest.raises(InvalidValue, match="self and the message"):
+
+            class Deaf(Agent):
+                @on("news")
+                async def hear(self) -> None: ...
