@@ -317,7 +317,7 @@ class MessageBus:
         if not agent.online:
             self.bury(message, agent.name, "offline")
             if direct:
-                raise AgentOffline(f"{agent.name} is {agent.state} and takes no messages; restart it or ask another")
+                raise AgentOffline(f"{agent.name} takes no messages: {agent.why_offline()}")
             return None
         if message.type is _REQUEST and agent.answers_at_once(message):
             return None

@@ -228,6 +228,13 @@ class Life(Voice):
             return "offline"
         return "busy" if any(worker.message is not None for worker in self._workers) else "idle"
 
+    def why_offline(self) -> str:
+        """Return why the agent is not there, and what can be done."""
+        if self._error is None:
+            return "it has stopped; call its restart(), or ask another"
+        reason = f"{type(self._error).__name__}: {describe(self._error)}"
+        return f"it crashed ({reason}); spawn it with restart='on_crash', call its restart(), or ask another"
+
     @property
     def responsive(self) -> bool:
         """Whether the agent runs: online, not crashed, and not paused."""

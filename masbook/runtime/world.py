@@ -293,6 +293,8 @@ class Run:
 
     def __repr__(self) -> str:
         outcome = f"result={self.result!r}" if self.ok else f"error={self.error!r}"
+        if crashes := self.trace.count("crashed"):
+            outcome += f", crashes={crashes}"
         return f"Run({self.scenario}, seed={self.seed}, {outcome}, time={self.time:g} s, digest={self.digest[:12]})"
 
 
