@@ -535,6 +535,8 @@ def pressing(interrupt):
             presses.append(time.monotonic())
             interrupt()
 
+    # whoever starts the tests in the background may have told the process to ignore interrupts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=press)
     thread.start()
     try:
@@ -542,6 +544,7 @@ def pressing(interrupt):
     finally:
         over.set()
         thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 class TestInterrupt:
