@@ -280,6 +280,7 @@ def main() -> None:
         )
         rows.append((work, reference, cost / base, reach))
 
+    print("Costs a unit of work; `reach` is the ratio to stay under.\n")
     print("| work | cost | reference | cost | ratio | reach |\n|---|---|---|---|---|---|")
     row("direct message, 100,000", "bare asyncio.Queue", direct, queue_alone, 2.0)
     row("direct, 100,000 against 1,000", "direct, 1,000", direct, lambda: direct(1000), 1.2)

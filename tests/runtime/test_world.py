@@ -525,7 +525,7 @@ async def _block():
 
 @contextlib.contextmanager
 def pressing(interrupt):
-    """Interrupt the main thread, and again each second: Python drops an interrupt that comes inside a finalizer."""
+    """Interrupt the main thread, and again each second until the block is left."""
     presses, over = [], threading.Event()
 
     def press():
