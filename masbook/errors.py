@@ -4,7 +4,8 @@ MasbookError
 ├── InvalidValue            an argument is out of range or of the wrong kind (also a ValueError)
 │   ├── InvalidName             an agent's name is empty, not text, or taken
 │   ├── NotAsync                a scenario, capability or handler is not `async def`
-│   └── Unrecordable            a value cannot be written into the trace
+│   ├── Unrecordable            a value cannot be written into the trace
+│   └── InvalidWorkflow         the tasks of a workflow cannot be put in an order, or nobody can do one
 ├── InvalidInput            a capability was called with a wrong or missing field
 ├── UnknownRecipient        nobody of that name is in the world (also a LookupError)
 ├── UnknownCapability       the recipient has no such capability or handler (also a LookupError)
@@ -18,6 +19,12 @@ MasbookError
 ├── Refused                 the security policy forbids it
 │   └── ForgedSender            the signature is not the sender's
 ├── ProtocolViolation       a message does not fit the conversation's protocol
+├── TaskFailed              a task came to no result, and whoever asked for it must know why
+├── LockTimeout             a lock, permit or barrier was not to be had in time (also a TimeoutError)
+├── NotHeld                 who does not hold a lock or permit tried to release or use it
+├── BarrierBroken           a party of the barrier came too late, or left
+├── VersionConflict         somebody else has written since the value was read
+├── QuorumMissed            too few replicas answered
 └── WorldError              the world cannot go on as asked
     ├── Stuck                   nothing can happen any more, or time stands still
     ├── BlockedLoop             a handler holds the thread: `time.sleep`, or never awaiting
@@ -101,6 +108,34 @@ class ForgedSender(Refused):
 
 class ProtocolViolation(MasbookError):
     """A message does not fit the conversation's protocol; the message lists the steps allowed next."""
+
+
+class InvalidWorkflow(InvalidValue):
+    """Tasks with one id, a dependency that is not there, a cycle, or work that nobody can do; the message names it."""
+
+
+class TaskFailed(MasbookError):
+    """A task failed, expired or was cancelled; the message says which and why."""
+
+
+class LockTimeout(MasbookError, TimeoutError):
+    """A lock, permit or barrier was not to be had in time; the message says who holds it. Wait longer, or hold less."""
+
+
+class NotHeld(MasbookError):
+    """Somebody released or used what it does not hold: never acquired, released already, or its lease has run out."""
+
+
+class BarrierBroken(MasbookError):
+    """A party came too late or left, so that nobody passes; call the barrier's `reset()` before it is used again."""
+
+
+class VersionConflict(MasbookError):
+    """The value has another version than expected: somebody wrote in between; read it again, or use `update`."""
+
+
+class QuorumMissed(MasbookError):
+    """Too few replicas answered; the message says how many. What was written may still be seen by some readers."""
 
 
 class WorldError(MasbookError):

@@ -23,18 +23,24 @@ from . import story
 from .story import SENT, Interval, Source
 
 # The dtype of every field that KINDS declares and of every column of these frames.
-_NAMES = ("kind", "who", "type", "sender", "to", "parent", "topic", "capability", "state", "status", "outcome", "fault")
-_TEXTS = ("reason", "error", "restart", "filter", "action", "target", "protocol", "step", "health", "text", "detail")
-_SECONDS = ("time", "seconds", "backoff", "spawned", "start", "end", "duration", "busy", "utilisation")
-_MOMENTS = ("sent", "delivered", "finished", "answered", "waiting", "service", "latency")
-_IDS = ("message", "conversation", "copies", "priority")
-_OPTIONAL = ("cause", "reply_to", "concurrency", "attempt", "missed")
+_NAMES = """kind who type sender to parent topic capability state status outcome fault name
+    workflow task next conflict strategy winner resource barrier store key change event reaction"""
+_TEXTS = "reason error restart filter action target protocol step health text detail description"
+_SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
+    sent delivered finished answered waiting service latency"""
+_IDS = "message conversation copies priority"
+_OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed"
+_DATA = "facts content data capabilities tags expected after participants position decision satisfaction arrived"
 DTYPES: dict[str, str] = {
-    **dict.fromkeys(_NAMES + _TEXTS, "str"),
-    **dict.fromkeys(_SECONDS + _MOMENTS, "float64"),
-    **dict.fromkeys(_IDS, "int64"),
-    **dict.fromkeys(_OPTIONAL, "Int64"),
-    **dict.fromkeys(("facts", "content", "data", "capabilities", "tags", "expected"), "object"),
+    name: dtype
+    for dtype, names in {
+        "str": _NAMES + " " + _TEXTS,
+        "float64": _SECONDS,
+        "int64": _IDS,
+        "Int64": _OPTIONAL,
+        "object": _DATA,
+    }.items()
+    for name in names.split()
 }
 _ROW = ("time", "kind", "who")
 
@@ -53,7 +59,7 @@ def events(source: Source, kind: str | None = None) -> pd.DataFrame:
     if kind not in KINDS:
         raise InvalidValue(f"no kind of event {kind!r}; the kinds are {', '.join(KINDS)}")
     columns = _columns([row for row in rows if row[1] == kind], (*_ROW, *KINDS[kind]))
-    dtypes = dict.fromkeys(_IDS, "Int64")  # a row may leave any field out
+    dtypes = dict.fromkeys(_IDS.split(), "Int64")  # a row may leave any field out
     return _frame(columns, {**dtypes, **_IRREGULAR.get(kind, {})})
 
 

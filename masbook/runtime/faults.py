@@ -224,7 +224,7 @@ class FaultInjector:
 
     def _pause(self, fault: Pause) -> None:
         if agent := self._struck(fault.agent, "pause", fault.seconds):
-            agent.pause(fault.seconds)
+            agent.suspend(fault.seconds)
 
     def _slow(self, name: str) -> None:
         if agent := self._struck(name, "slow", self.slowness(name)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import AgentCrashed, AgentOffline, Refused, Undeliverable, describe, explained
@@ -44,6 +44,7 @@ class Life(Voice):
         self._pause_ends = 0.0
         self._error: Exception | None = None  # what it crashed of, until it starts again
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._farewells: dict[Callable[[], None], None] = {}  # called once, when it is gone
         self._heart: Any = None  # the timer of the next heartbeat
         self._revival: Any = None  # the timer of the next restart
 
@@ -64,6 +65,11 @@ class Life(Voice):
 
         task.add_done_callback(forget)
         return task
+
+    def when_gone(self, farewell: Callable[[], None]) -> Callable[[], None]:
+        """Call `farewell` once when the agent stops or crashes; return the function that calls that off."""
+        self._farewells[farewell] = None
+        return lambda: self._farewells.pop(farewell, None)
 
     def _start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task that is not part of the handling of any message."""
@@ -195,6 +201,9 @@ class Life(Voice):
             worker.dismiss(error, why)
         for task in list(self._tasks):
             task.cancel(why)
+        farewells, self._farewells = self._farewells, {}
+        for farewell in farewells:
+            farewell()
 
     def _close(self, reason: str) -> None:
         """Leave the world: no subscriptions, no registration, nothing in the mailbox."""
@@ -204,7 +213,7 @@ class Life(Voice):
         for message in self.mailbox.empty(AgentOffline(f"{self.name} has {reason}")):
             self.world.bus.bury(message, self.name, reason)
 
-    def pause(self, seconds: float) -> None:
+    def suspend(self, seconds: float) -> None:
         """Take no messages and send no heartbeats for that many virtual seconds, or until a longer pause ends."""
         ends = self.world.now + require.not_negative("the pause", seconds)
         self.world.trace.record("paused", self.name, seconds=seconds)

@@ -50,6 +50,29 @@ KINDS: dict[str, tuple[str, ...]] = {
     "registered": ("capabilities", "tags"),
     "unregistered": ("reason",),
     "health": ("health", "missed"),
+    # tasks of workflows, coordinators and teams; `who` is the service that keeps them, or the agent at work
+    "workflow": ("workflow", "name", "status", "detail"),
+    "task_added": ("workflow", "task", "capability", "after", "priority", "parent"),
+    "task_waiting": ("workflow", "task", "reason"),
+    "task_started": ("workflow", "task", "attempt"),
+    "task_failed": ("workflow", "task", "attempt", "error", "next"),
+    "task_ended": ("workflow", "task", "status", "reason"),
+    "task_undone": ("workflow", "task", "error"),
+    # conflicts; `who` is the resolver, for "position" the participant
+    "conflict": ("conflict", "type", "participants", "description"),
+    "position": ("conflict", "strategy", "round", "position"),
+    "attempted": ("conflict", "strategy", "outcome", "reason"),
+    "resolved": ("conflict", "type", "strategy", "outcome", "winner", "decision", "satisfaction"),
+    # synchronisation; `who` is the agent
+    "acquired": ("resource", "token", "waited"),
+    "released": ("resource", "token", "reason"),
+    "barrier": ("barrier", "generation", "status", "arrived"),
+    # shared state; `who` is the author
+    "stored": ("store", "key", "version", "change"),
+    "version_conflict": ("store", "key", "expected", "version"),
+    "quorum_missed": ("store", "key", "action", "reached", "needed"),
+    # domain events; `who` is the agent that reacts
+    "reaction_failed": ("event", "reaction", "error"),
     # what a scenario wants to remember
     "note": ("text", "data"),
 }

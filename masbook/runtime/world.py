@@ -89,6 +89,7 @@ class World:
         self.trace.clock = self.clock
         self.waits = Waits()
         self.agents: dict[str, Agent] = {}
+        self.named: dict[tuple[str, str], Any] = {}  # what else can be found by kind and name: locks, barriers
         self.faults = None if faults is None else FaultInjector(self, faults)
         self.bus = MessageBus(self)
         self.registry = AgentRegistry()

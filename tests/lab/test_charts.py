@@ -191,7 +191,7 @@ def test_timeline_has_a_bar_for_each_agent_in_the_order_of_spawning():
 async def watched(world):
     silent, client = world.spawn(Agent("silent", heartbeat=1.0)), world.spawn(Agent("client"))
     await client.sleep(2.5)
-    silent.pause(20.0)
+    silent.suspend(20.0)
     await client.sleep(27.5)
     client.stop()
 

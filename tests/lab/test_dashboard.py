@@ -340,7 +340,7 @@ def test_who_is_not_healthy_shows_and_heartbeats_have_a_style():
     world = World()
     picture = Picture(world)
     agent = world.spawn(Agent("agent", heartbeat=1.0))
-    agent.pause(8.0)
+    agent.suspend(8.0)
     seen, styles = [], set()
     for time in range(1, 16):
         world.run(until=float(time))

@@ -487,7 +487,7 @@ class TestPause:
         recorder, sender = world.spawn(Recorder("recorder")), world.spawn(Agent("sender"))
 
         async def scenario():
-            recorder.pause(5.0)
+            recorder.suspend(5.0)
             await sender.tell("recorder", "t")
             await sender.sleep(10.0)
 
@@ -500,8 +500,8 @@ class TestPause:
         recorder, sender = world.spawn(Recorder("recorder")), world.spawn(Agent("sender"))
 
         async def scenario():
-            recorder.pause(5.0)
-            recorder.pause(1.0)
+            recorder.suspend(5.0)
+            recorder.suspend(1.0)
             await sender.tell("recorder", "t")
             await sender.sleep(10.0)
 
@@ -512,7 +512,7 @@ class TestPause:
     def test_a_bad_pause_is_refused(self, world, seconds):
         recorder = world.spawn(Recorder("recorder"))
         with pytest.raises(InvalidValue):
-            recorder.pause(seconds)
+            recorder.suspend(seconds)
         assert world.trace.count("paused") == 0
 
 
@@ -755,7 +755,7 @@ class TestTheRestOfAHandler:
 class TestPausedLoad:
     def test_a_paused_agent_with_one_message_waiting_is_idle_with_load_one(self, world):
         agent, client = world.spawn(Recorder("a")), world.spawn(Agent("client"))
-        agent.pause(50.0)
+        agent.suspend(50.0)
         world.run(client.tell("a", "t"))
         world.run(until=1.0)
         assert (agent.state, agent.load, len(agent.mailbox)) == ("idle", 1.0, 1)
@@ -847,3 +847,22 @@ class TestBeginners:
             class Deaf(Agent):
                 @on("news")
                 async def hear(self) -> None: ...
+
+
+@pytest.mark.parametrize("end", ["stop", "crash"])
+def test_who_waits_for_the_end_of_an_agent_hears_of_it_once(end):
+    with World() as world:
+        agent, heard = world.spawn(Agent("agent"), restart="on_crash"), []
+        called_off = agent.when_gone(lambda: heard.append("called off"))
+        agent.when_gone(lambda: heard.append(world.now))
+        called_off()
+
+        async def life():
+            await agent.sleep(2.0)
+            agent.stop() if end == "stop" else agent.crash(ValueError("gone"))
+            await asyncio.sleep(5.0)
+            agent.restart()
+            agent.stop()
+
+        world.run(life())
+        assert heard == [2.0]

@@ -1219,7 +1219,7 @@ class TestAccounting:
         recorder, sender = world.spawn(Recorder("recorder")), world.spawn(Agent("sender"))
 
         async def scenario():
-            recorder.pause(5.0)
+            recorder.suspend(5.0)
             await sender.tell("recorder", "t")
             await sender.sleep(1.0)
             return world.bus.accounting()
@@ -1232,7 +1232,7 @@ class TestAccounting:
         recorder, sender = world.spawn(Recorder("recorder")), world.spawn(Agent("sender"))
 
         async def scenario():
-            recorder.pause(5.0)
+            recorder.suspend(5.0)
             await sender.tell("recorder", "t")
             await sender.sleep(1.0)
             recorder.stop() if end == "stop" else recorder.crash(ValueError("x"))
@@ -1390,7 +1390,7 @@ class TestListeningIn:
     def test_a_full_mailbox_refuses(self, tapped):
         world, spy, client = tapped(MessageType.TELL)
         full = world.spawn(Recorder("full", capacity=2, policy="reject"))
-        full.pause(10.0)
+        full.suspend(10.0)
 
         async def scenario():
             with pytest.raises(MailboxFull):
@@ -1403,7 +1403,7 @@ class TestListeningIn:
     def test_a_full_mailbox_makes_the_sender_wait(self, tapped):
         world, _, client = tapped(MessageType.TELL)
         full = world.spawn(Recorder("full", capacity=2))
-        full.pause(10.0)
+        full.suspend(10.0)
 
         async def scenario():
             for _ in range(20):
@@ -1447,7 +1447,7 @@ class TestAPlanWithoutFaults:
     def test_mailboxes_are_bounded(self, make_world, policy):
         world = make_world(faults=FaultPlan(), patience=2)
         full, client = world.spawn(Agent("full", capacity=2, policy=policy)), world.spawn(Agent("client"))
-        full.pause(10.0)
+        full.suspend(10.0)
 
         async def flood():
             for i in range(100):

@@ -513,7 +513,7 @@ class TestLoadBeforeTheFirstHeartbeat:
 
         async def scenario():
             await world.registry.discover(capabilities=["add"], limit=1)
-            ready.pause(500.0)
+            ready.suspend(500.0)
             await client.tell("ready", "wait", seconds=1.0)
             for _ in range(50):
                 await client.tell("late", "wait", seconds=1.0)
@@ -534,7 +534,7 @@ class TestLoadBeforeTheFirstHeartbeat:
             await world.registry.discover()
             for _ in range(9):
                 await client.tell("crashed", "wait", seconds=1.0)
-            busy.pause(5.0)
+            busy.suspend(5.0)
             await client.tell("busy", "wait", seconds=1.0)
             found = await world.registry.discover(capabilities=["add"])
             return [(entry.name, entry.health, entry.load) for entry in found]

@@ -262,7 +262,7 @@ class TestWhoMayCancel:
         seen: list[Message] = []
         world.bus.check(seen.append)
         if waiting:
-            world.agents["calc"].pause(3.0)
+            world.agents["calc"].suspend(3.0)
 
         async def scenario():
             asking = asyncio.ensure_future(client.request("calc", "wait", seconds=5.0, timeout=20.0))
