@@ -9,9 +9,10 @@ from .runtime.capability import capability, on
 from .runtime.faults import Crash, FaultPlan, OnMessage, Partition, Pause, Slow
 from .runtime.message import Filter, Message, MessageType
 from .runtime.protocol import Protocol
+from .runtime.run import Run, simulate
 from .runtime.security import Rule, Security
 from .runtime.trace import Trace
-from .runtime.world import Run, World, simulate
+from .runtime.world import World
 
 __version__ = "0.1.0"
 __all__ = [

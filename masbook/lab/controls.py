@@ -15,7 +15,8 @@ from traitlets import TraitError
 
 from ..errors import InvalidValue
 from ..runtime.faults import FaultPlan
-from ..runtime.world import Schedule, prepare
+from ..runtime.run import prepare
+from ..runtime.world import Schedule
 
 RATES = ("drop", "delay", "duplicate", "reorder")
 

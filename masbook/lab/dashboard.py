@@ -17,8 +17,9 @@ import ipywidgets as widgets
 
 from ..errors import InvalidValue, MasbookError
 from ..runtime.faults import FaultPlan
+from ..runtime.run import Run, conclude
 from ..runtime.security import Security
-from ..runtime.world import Run, Schedule, World, conclude
+from ..runtime.world import Schedule, World
 from .controls import Controls, Settings
 from .live_view import LiveView, Picture
 from .results import Results, as_text, panel

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from ..errors import InvalidValue
 from ..runtime.faults import FaultPlan
-from ..runtime.world import Run, Schedule, prepare, simulate
+from ..runtime.run import Run, prepare, simulate
+from ..runtime.world import Schedule
 
 _OWN = ("seed", "time", "error", "digest")  # columns that every table has
 

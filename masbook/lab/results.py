@@ -9,7 +9,7 @@ import traceback
 import ipywidgets as widgets
 import numpy
 
-from ..runtime.world import Run
+from ..runtime.run import Run
 from . import charts
 from .controls import Settings
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import InvalidValue
+from ..runtime.run import Run
 from ..runtime.trace import KINDS, Trace
-from ..runtime.world import Run, World
+from ..runtime.world import World
 
 Source = Run | World | Trace
 Row = tuple[Any, ...]
