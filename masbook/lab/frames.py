@@ -24,13 +24,14 @@ from .story import SENT, Interval, Source
 
 # The dtype of every field that KINDS declares and of every column of these frames.
 _NAMES = """kind who type sender to parent topic capability state status outcome fault name
-    workflow task next conflict strategy winner resource barrier store key change event reaction"""
+    workflow task next conflict strategy winner resource barrier store key change event reaction
+    team role superior"""
 _TEXTS = "reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
     sent delivered finished answered waiting service latency"""
 _IDS = "message conversation copies priority"
-_OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed"
-_DATA = "facts content data capabilities tags expected after participants position decision satisfaction arrived"
+_OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity"
+_DATA = "facts content data capabilities tags expected after participants position decision satisfaction arrived skills"
 DTYPES: dict[str, str] = {
     name: dtype
     for dtype, names in {

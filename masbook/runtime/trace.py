@@ -58,6 +58,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "task_failed": ("workflow", "task", "attempt", "error", "next"),
     "task_ended": ("workflow", "task", "status", "reason"),
     "task_undone": ("workflow", "task", "error"),
+    # teams; `who` is the agent that joins, or whose place changes
+    "joined": ("team", "role", "superior", "skills", "capacity"),
     # conflicts; `who` is the resolver, for "position" the participant
     "conflict": ("conflict", "type", "participants", "description"),
     "position": ("conflict", "strategy", "round", "position"),
