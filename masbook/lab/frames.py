@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 import pandas as pd
 
@@ -21,28 +20,9 @@ from ..errors import InvalidValue
 from ..runtime.trace import KINDS
 from . import story
 from .story import SENT, Interval, Source
+from .tables import DTYPES as DTYPES
+from .tables import IDS, columns_of, table
 
-# The dtype of every field that KINDS declares and of every column of these frames.
-_NAMES = """kind who type sender to parent topic capability state status outcome fault name
-    workflow task next conflict strategy winner resource barrier store key change event reaction
-    team role superior"""
-_TEXTS = "reason error restart filter action target protocol step health text detail description"
-_SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
-    sent delivered finished answered waiting service latency"""
-_IDS = "message conversation copies priority"
-_OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity"
-_DATA = "facts content data capabilities tags expected after participants position decision satisfaction arrived skills"
-DTYPES: dict[str, str] = {
-    name: dtype
-    for dtype, names in {
-        "str": _NAMES + " " + _TEXTS,
-        "float64": _SECONDS,
-        "int64": _IDS,
-        "Int64": _OPTIONAL,
-        "object": _DATA,
-    }.items()
-    for name in names.split()
-}
 _ROW = ("time", "kind", "who")
 
 
@@ -56,12 +36,12 @@ def events(source: Source, kind: str | None = None) -> pd.DataFrame:
     rows = list(story.trace_of(source).rows)
     if kind is None:
         facts = [dict(zip(KINDS[row[1]], row[3:], strict=False)) for row in rows]
-        return _frame({**_columns(rows, _ROW), "facts": facts})
+        return table({**columns_of(rows, _ROW), "facts": facts})
     if kind not in KINDS:
         raise InvalidValue(f"no kind of event {kind!r}; the kinds are {', '.join(KINDS)}")
-    columns = _columns([row for row in rows if row[1] == kind], (*_ROW, *KINDS[kind]))
-    dtypes = dict.fromkeys(_IDS.split(), "Int64")  # a row may leave any field out
-    return _frame(columns, {**dtypes, **_IRREGULAR.get(kind, {})})
+    columns = columns_of([row for row in rows if row[1] == kind], (*_ROW, *KINDS[kind]))
+    dtypes = dict.fromkeys(IDS.split(), "Int64")  # a row may leave any field out
+    return table(columns, {**dtypes, **_IRREGULAR.get(kind, {})})
 
 
 _IRREGULAR = {"crashed": {"message": "str"}, "fault": {"detail": "object"}}
@@ -76,7 +56,7 @@ def messages(source: Source) -> pd.DataFrame:
     its copies as in `deliveries`, `mixed` where they differ, `no recipient` where there are none.
     """
     sent = story.letters(story.read(source)[0])
-    columns = _columns([letter.row for letter in sent], SENT)
+    columns = columns_of([letter.row for letter in sent], SENT)
     columns = {name: columns[name] for name in ("time", "message", "type", "sender", *list(SENT)[5:])}
     outcomes = [Counter(copy.outcome for copy in letter.copies) for letter in sent]
     counts = {
@@ -86,7 +66,7 @@ def messages(source: Source) -> pd.DataFrame:
         "lost": [found["dropped"] + found["dead"] for found in outcomes],
     }
     status = [_agreed(found) for found in outcomes]
-    return _frame({**columns, **counts, "status": status}, dict.fromkeys(counts, "int64"))
+    return table({**columns, **counts, "status": status}, dict.fromkeys(counts, "int64"))
 
 
 def _agreed(outcomes: Counter[str]) -> str:
@@ -107,7 +87,7 @@ def deliveries(source: Source) -> pd.DataFrame:
     """
     pairs = [(letter.row, copy) for letter in story.letters(story.read(source)[0]) for copy in letter.copies]
     columns = {name: [row[SENT[name]] for row, _ in pairs] for name in ("message", "type", "sender")}
-    return _frame(
+    return table(
         {
             **columns,
             "to": [copy.to for _, copy in pairs],
@@ -134,7 +114,7 @@ def requests(source: Source) -> pd.DataFrame:
     """
     found = story.requests(story.read(source)[0])
     names = {"message": "message", "sender": "sender", "to": "to", "capability": "topic"}
-    return _frame(
+    return table(
         {
             **{column: [request.row[SENT[name]] for request in found] for column, name in names.items()},
             "sent": [request.row[0] for request in found],
@@ -161,7 +141,7 @@ def agents(source: Source) -> pd.DataFrame:
     count = Counter((row[1], row[2]) for row in rows)
     busy = [sum(life.in_hand * (life.end - life.start) for life in past) for past in lives.values()]
     slots = [fact["concurrency"] * (end - past[0].start) for fact, past in zip(facts, lives.values(), strict=True)]
-    return _frame(
+    return table(
         {
             "who": list(lives),
             **{name: [fact.get(name) for fact in facts] for name in ("type", "parent", "concurrency")},
@@ -187,11 +167,11 @@ def faults(source: Source) -> pd.DataFrame:
     str, which are missing for crashes and other faults of agents.
     """
     rows, _ = story.read(source)
-    columns = _columns([row for row in rows if row[1] == "fault"], (*_ROW, *KINDS["fault"]))
+    columns = columns_of([row for row in rows if row[1] == "fault"], (*_ROW, *KINDS["fault"]))
     sent = {row[SENT["message"]]: row for row in rows if row[1] == "sent"}
     struck = [sent.get(message) for message in columns["message"]]
     details = columns["detail"]
-    return _frame(
+    return table(
         {
             **{name: columns[name] for name in ("time", "who", "fault")},
             "seconds": [detail if isinstance(detail, int | float) else None for detail in details],
@@ -210,7 +190,7 @@ def states(source: Source) -> pd.DataFrame:
     stop); start, end, duration float64. States passed through in no time are left out.
     """
     merged = [(who, life) for who, past in story.intervals(*story.read(source)).items() for life in _merged(past)]
-    return _frame(
+    return table(
         {
             "who": [who for who, _ in merged],
             "state": [life.state for _, life in merged],
@@ -238,8 +218,8 @@ def health(source: Source) -> pd.DataFrame:
         for (now, start), (_, until) in pairwise([*past, (None, end)])
         if now is not None and until > start
     ]
-    columns = _columns(spans, ("who", "health", "start", "end"))
-    return _frame({**columns, "duration": [until - start for *_, start, until in spans]})
+    columns = columns_of(spans, ("who", "health", "start", "end"))
+    return table({**columns, "duration": [until - start for *_, start, until in spans]})
 
 
 def _merged(past: Iterable[Interval]) -> list[Interval]:
@@ -253,21 +233,3 @@ def _merged(past: Iterable[Interval]) -> list[Interval]:
         else:
             found.append(life)
     return found
-
-
-def _columns(rows: list[tuple[Any, ...]], names: Iterable[str]) -> dict[str, Iterable[Any]]:
-    """Return the rows column by column; fields beyond the names are left out."""
-    names = list(names)
-    return dict(zip(names, zip(*rows, strict=False) if rows else [()] * len(names), strict=False))
-
-
-def _frame(columns: Mapping[str, Iterable[Any]], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Return a frame with the dtypes of DTYPES, or with others where they are given."""
-    known = {**DTYPES, **(dtypes or {})}
-    return pd.DataFrame({name: _series(values, known.get(name, "object")) for name, values in columns.items()})
-
-
-def _series(values: Iterable[Any], dtype: str) -> pd.Series[Any]:
-    if dtype == "str":  # enums become the text that they stand for
-        values = [None if value is None else str(value) for value in values]
-    return pd.Series(list(values), dtype=dtype)
