@@ -58,8 +58,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "task_failed": ("workflow", "task", "attempt", "error", "next"),
     "task_ended": ("workflow", "task", "status", "reason"),
     "task_undone": ("workflow", "task", "error"),
-    # teams; `who` is the agent that joins, or whose place changes
+    # teams; `who` is the agent that joins, or that hands a task to another
     "joined": ("team", "role", "superior", "skills", "capacity"),
+    "handover": ("team", "task", "to", "how", "reason"),
     # conflicts; `who` is the resolver, for "position" the participant
     "conflict": ("conflict", "type", "participants", "description"),
     "position": ("conflict", "strategy", "round", "position"),
