@@ -1,0 +1,301 @@
+"""Shared state: values with versions, which many agents read and write without losing each other's work.
+
+Agents call a store directly, or by message through a `StateService`. Every write is a row `stored` of the trace, every
+write that came too late a row `version_conflict`. For a store of another kind write a class with the methods of
+`StateStore`; to keep only the entries elsewhere, inherit from `MemoryStore`, as `SQLiteStore` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import InvalidValue, VersionConflict
+from ..runtime import require
+from ..runtime.agent import Agent
+from ..runtime.message import freeze
+from ..runtime.world import World
+from .watch import Watch
+
+TOMBSTONES = 10_000  # deleted keys that a store remembers one by one
+Author = Agent | str
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+class Entry(NamedTuple):
+    """One version of a value: plain data that nobody can change, who wrote it, and when (virtual seconds).
+
+    The first version of a key is 1, and every change counts one up: also a deletion, which leaves an entry without a
+    value behind, and what is written after it, so that no version comes twice. `expires` is when its time is over.
+    """
+
+    key: str
+    value: Any
+    version: int
+    author: str
+    time: float
+    expires: float | None = None
+    deleted: bool = False
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the value's canonical JSON: equal for equal data."""
+        return hashlib.sha256(canonical(self.value).encode()).hexdigest()
+
+
+class StateStore(Protocol):
+    """What every store can do. `by` is who acts: an agent, or the name of one.
+
+    Bad input is InvalidValue, a value that is not plain data Unrecordable: at once, before anything has changed.
+    """
+
+    world: World
+    name: str
+
+    async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
+        """Return the entry of a key; None where there is none, or no more."""
+
+    async def set(
+        self, key: str, value: Any, *, by: Author, expected_version: int | None = None, ttl: float | None = None
+    ) -> Entry:
+        """Write a value and return its entry; after `ttl` virtual seconds, if given, it is deleted.
+
+        VersionConflict where the key has another version than expected; 0 expects that it does not exist.
+        """
+
+    async def update(
+        self, key: str, function: Callable[[Any], Any], *, by: Author, ttl: float | None = None, in_line: bool = False
+    ) -> Entry:
+        """Replace a value by a function of it, None where there is none, with nothing in between.
+
+        An async function is called again if somebody has written meanwhile. `in_line` lets all who ask for it have
+        their turn at the key, in the order in which they came, so that none of them makes another one try again.
+        """
+
+    async def compare_and_swap(
+        self, key: str, expected: Any, value: Any, *, by: Author, ttl: float | None = None
+    ) -> Entry | None:
+        """Write a value if the present one, None where there is none, equals the expected one; else return None."""
+
+    async def delete(self, key: str, *, by: Author, expected_version: int | None = None) -> Entry | None:
+        """Delete a key; return the entry that marks the deletion, None where there was nothing to delete."""
+
+    async def history(self, key: str, limit: int | None = None, *, by: Author | None = None) -> Sequence[Entry]:
+        """Return the entries of a key that are kept, oldest first, deletions too; at most the last `limit`."""
+
+    async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
+        """Return the entries of the keys that begin with a prefix, sorted by key."""
+
+    async def keys(self, prefix: str = "", *, by: Author | None = None) -> Sequence[str]:
+        """Return the keys that begin with a prefix, sorted."""
+
+    def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
+        """Return the changes from now on of one key, or of those that begin with a prefix, deletions too."""
+
+
+class MemoryStore:
+    """A store in the memory of its world.
+
+    It keeps the last `history` entries of each key, and the versions of the last 10,000 keys deleted: a key that was
+    deleted before those begins anew with a version higher than any of theirs.
+
+        store = MemoryStore(world)
+        await store.set("plan", {"step": 1}, by=agent, expected_version=0)
+        await store.update("count", lambda n: (n or 0) + 1, by=agent)
+        (await store.get("plan")).value["step"]
+    """
+
+    def __init__(self, world: World, name: str = "store", *, history: int = 100) -> None:
+        if not isinstance(world, World):
+            raise InvalidValue(f"a store lives in a world, not in {world!r}: write {type(self).__name__}(world, ...)")
+        self.world, self.name = world, text("the name of a store", name)
+        self._kept = require.whole("history", history, least=0)
+        self._entries: dict[str, Entry] = {}  # with those that mark deletions
+        self._past: dict[str, deque[Entry]] = {}
+        self._deleted: dict[str, None] = {}  # keys, first deleted first
+        self._floor = 0  # no key begins below this version
+        self._timers: dict[str, Any] = {}
+        self._lines: dict[str, deque[tuple[str, Any, asyncio.Future[None]]]] = {}
+        self._watches: dict[Watch, Callable[[str], bool]] = {}
+
+    async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
+        """Return the entry of a key; None where there is none, or no more."""
+        entry = self._find(text("the key", key))
+        return None if entry is None or entry.deleted else entry
+
+    async def set(
+        self, key: str, value: Any, *, by: Author, expected_version: int | None = None, ttl: float | None = None
+    ) -> Entry:
+        """Write a value and return its entry; VersionConflict where the key has another version than expected."""
+        found, who, value = self._find(text("the key", key)), author(by), freeze(value, "value")
+        if expected_version is not None:
+            self._expect(key, found, expected_version, who)
+        return self._write(key, found, value, who, ttl=ttl)
+
+    async def update(
+        self, key: str, function: Callable[[Any], Any], *, by: Author, ttl: float | None = None, in_line: bool = False
+    ) -> Entry:
+        """Replace a value by a function of it, with nothing in between (see StateStore)."""
+        who = author(by)
+        if in_line:
+            async with self._turn(key, who):
+                return await self.update(key, function, by=by, ttl=ttl)
+        while True:
+            found = self._find(text("the key", key))
+            value = function(None if found is None else found.value)
+            if hasattr(value, "__await__"):
+                value = await value
+                now = self._find(key)
+                if (now and now.version) != (found and found.version):
+                    self._record_conflict(key, now, found.version if found else 0, who)
+                    continue
+            return self._write(key, found, freeze(value, "value"), who, ttl=ttl)
+
+    async def compare_and_swap(
+        self, key: str, expected: Any, value: Any, *, by: Author, ttl: float | None = None
+    ) -> Entry | None:
+        """Write a value if the present one, None where there is none, equals the expected one; else return None."""
+        found, who, value = self._find(text("the key", key)), author(by), freeze(value, "value")
+        if (None if found is None else found.value) == freeze(expected, "expected"):
+            return self._write(key, found, value, who, ttl=ttl)
+        self._record_conflict(key, found, None, who)
+        return None
+
+    async def delete(self, key: str, *, by: Author, expected_version: int | None = None) -> Entry | None:
+        """Delete a key; return the entry that marks the deletion, None where there was nothing to delete."""
+        found, who = self._find(text("the key", key)), author(by)
+        if expected_version is not None:
+            self._expect(key, found, expected_version, who)
+        if found is None or found.deleted:
+            return None
+        return self._write(key, found, None, who, change="deleted")
+
+    async def history(self, key: str, limit: int | None = None, *, by: Author | None = None) -> Sequence[Entry]:
+        """Return the entries of a key that are kept, oldest first, deletions too; at most the last `limit`."""
+        self._find(text("the key", key))
+        past = self._past_of(key)
+        return past if limit is None else past[-require.whole("limit", limit) :]
+
+    async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
+        """Return the entries of the keys that begin with a prefix, sorted by key."""
+        found = [self._find(key) for key in sorted(self._keys()) if key.startswith(prefix)]
+        return [entry for entry in found if entry is not None and not entry.deleted]
+
+    async def keys(self, prefix: str = "", *, by: Author | None = None) -> Sequence[str]:
+        """Return the keys that begin with a prefix, sorted."""
+        return [entry.key for entry in await self.list(prefix)]
+
+    def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
+        """Return the changes from now on of one key, or of those that begin with a prefix, deletions too."""
+        watch = Watch(self.world, "a reader" if by is None else author(by), limit, self._watches.pop)
+        self._watches[watch] = (lambda k: k.startswith(prefix)) if key is None else text("the key", key).__eq__
+        return watch
+
+    # Where the entries are: what a store of another kind replaces
+
+    def _get(self, key: str) -> Entry | None:
+        """Return the last entry of a key, also one that marks a deletion."""
+        return self._entries.get(key)
+
+    def _past_of(self, key: str) -> Sequence[Entry]:
+        """Return the entries of a key that are kept, oldest first."""
+        return [*self._past.get(key, ())]
+
+    def _keys(self) -> Iterable[str]:
+        """Return every key, also those deleted."""
+        return self._entries
+
+    def _keep(self, entry: Entry) -> None:
+        """Make the entry the last of its key."""
+        key = entry.key
+        past = self._past.get(key)
+        if past is None:
+            past = self._past[key] = deque(maxlen=self._kept)
+        past.append(entry)
+        self._entries[key] = entry
+        self._deleted.pop(key, None)
+        if entry.deleted:
+            self._deleted[key] = None
+            if len(self._deleted) > TOMBSTONES:
+                oldest = next(iter(self._deleted))
+                del self._deleted[oldest], self._past[oldest]
+                self._floor = max(self._floor, self._entries.pop(oldest).version)
+
+    # What reading and writing have in common
+
+    def _find(self, key: str) -> Entry | None:
+        """Return the last entry of a key, one that marks a deletion if its time is over."""
+        entry = self._get(key)
+        if entry is not None and entry.expires is not None and entry.expires <= self.world.now:
+            return self._write(key, entry, None, "world", change="expired")
+        return entry
+
+    def _write(
+        self, key: str, found: Entry | None, value: Any, who: str, *, ttl: float | None = None, change: str = "set"
+    ) -> Entry:
+        """Add the entry that comes after the one found, at once: whoever calls has not awaited anything since."""
+        world = self.world
+        now = world.clock()
+        expires = None if ttl is None else now + require.positive("ttl", ttl)
+        version = (self._floor if found is None else found.version) + 1
+        entry = tuple.__new__(Entry, (key, value, version, who, now, expires, change != "set"))
+        self._keep(entry)
+        world.trace.append((now, "stored", who, self.name, key, version, change))
+        if key in self._timers:
+            self._timers.pop(key).cancel()
+        if expires is not None:  # so that watchers hear of it in time
+            self._timers[key] = world.loop.call_at(expires, self._find, key)
+        for watch in [watch for watch, wants in self._watches.items() if wants(key)]:
+            watch.put(entry)
+        return entry
+
+    def _expect(self, key: str, found: Entry | None, expected: int, who: str) -> None:
+        """Raise VersionConflict unless the entry found has the version expected."""
+        version = 0 if found is None else found.version
+        if require.whole("expected_version", expected, least=0) == version:
+            return
+        if expected == 0 and found is not None and found.deleted:
+            return
+        self._record_conflict(key, found, expected, who)
+        last = "nobody has written it" if found is None else f"{found.author} wrote at {found.time:g} s"
+        raise VersionConflict(f"{key!r} has version {version}, not {expected}: {last}; read it again, or use `update`")
+
+    def _record_conflict(self, key: str, found: Entry | None, expected: int | None, who: str) -> None:
+        version = 0 if found is None else found.version
+        self.world.trace.append((self.world.now, "version_conflict", who, self.name, key, expected, version))
+
+    @asynccontextmanager
+    async def _turn(self, key: str, who: str) -> AsyncIterator[None]:
+        """Wait until everybody who came before has had a turn at the key; whoever leaves lets the next one in."""
+        line = self._lines.setdefault(text("the key", key), deque())
+        turn = (who, asyncio.current_task(), self.world.loop.create_future())
+        if any(task is turn[1] for _, task, _ in line):
+            raise InvalidValue(f"{who} updates {key!r} in line inside its own update of it: it would wait for itself")
+        line.append(turn)
+        try:
+            if len(line) > 1:
+                await self.world.wait(turn[2], who=who, what=f"its turn to update {key!r}", on=line[-2][0])
+            yield
+        finally:
+            line.remove(turn)
+            if not line:
+                del self._lines[key]
+            elif not line[0][2].done():
+                line[0][2].set_result(None)
+
+
+def text(what: str, value: Any) -> str:
+    """Return the value if it is text, and not empty."""
+    if type(value) is not str or not value:
+        raise InvalidValue(f"{what} is {value!r}: give it some text, such as 'plan'")
+    return value
+
+
+def author(by: Author) -> str:
+    """Return the name of who acts."""
+    return text("by", by.name if isinstance(by, Agent) else by)

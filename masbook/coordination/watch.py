@@ -1,0 +1,64 @@
+"""Watching a store: its changes, one after the other, for whoever wants to react to them. Stores make watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from ..runtime import require
+
+if TYPE_CHECKING:
+    from ..runtime.world import World
+    from .state import Entry
+
+
+class Watch:
+    """Changes in the order in which they were made: `async for entry in store.watch("plan")`.
+
+    It begins when it is made, and ends when the loop is left or `close` is called; whoever waits then goes on. Nobody
+    waits for a slow reader: one that is more than `limit` changes behind misses the oldest, as the versions show.
+    """
+
+    def __init__(self, world: World, who: str, limit: int, forget: Callable[[Watch], Any]) -> None:
+        self._world, self._who = world, who
+        self._forget: Callable[[Watch], Any] | None = forget  # None once it is closed
+        self._changes: deque[Entry] = deque(maxlen=require.whole("limit", limit))
+        self._news = asyncio.Event()
+        self.strip = 0  # characters of the keys that the reader does not know of
+
+    def put(self, change: Entry) -> None:
+        """Take in a change; the store calls it."""
+        self._changes.append(change)
+        self._news.set()
+
+    async def __anext__(self) -> Entry:
+        while not self._changes:
+            if self._forget is None:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._world.wait(self._news.wait(), who=self._who, what="a change in a store")
+        change = self._changes.popleft()
+        return change._replace(key=change.key[self.strip :])
+
+    async def __aiter__(self) -> AsyncIterator[Entry]:
+        try:
+            while self._changes or self._forget is not None:
+                yield await anext(self)
+        except StopAsyncIteration:  # closed while it waited
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it; changes that have not been read are dropped."""
+        forget, self._forget = self._forget, None
+        if forget is not None:
+            forget(self)
+        self._changes.clear()
+        self._news.set()
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
