@@ -19,6 +19,7 @@ MasbookError
 ├── Refused                 the security policy forbids it
 │   └── ForgedSender            the signature is not the sender's
 ├── ProtocolViolation       a message does not fit the conversation's protocol
+├── WorkerBusy              a worker has its hands full and takes no more work
 ├── TaskFailed              a task came to no result, and whoever asked for it must know why
 ├── LockTimeout             a lock, permit or barrier was not to be had in time (also a TimeoutError)
 ├── NotHeld                 who does not hold a lock or permit tried to release or use it
@@ -112,6 +113,10 @@ class ProtocolViolation(MasbookError):
 
 class InvalidWorkflow(InvalidValue):
     """Tasks with one id, a dependency that is not there, a cycle, or work that nobody can do; the message names it."""
+
+
+class WorkerBusy(MasbookError):
+    """A worker has its hands full and rejects more work; ask another, or ask it `when_free` first."""
 
 
 class TaskFailed(MasbookError):

@@ -55,6 +55,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "task_added": ("workflow", "task", "capability", "after", "priority", "parent"),
     "task_waiting": ("workflow", "task", "reason"),
     "task_started": ("workflow", "task", "attempt"),
+    "task_part": ("workflow", "task", "attempt"),  # one of several at work on a task has done its part
     "task_failed": ("workflow", "task", "attempt", "error", "next"),
     "task_ended": ("workflow", "task", "status", "reason"),
     "task_undone": ("workflow", "task", "error"),
