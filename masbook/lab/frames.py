@@ -13,12 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
 from ..errors import InvalidValue
 from ..runtime.trace import KINDS
-from . import story
+from . import ledger, story
 from .story import SENT, Interval, Source
 from .tables import DTYPES as DTYPES
 from .tables import IDS, columns_of, table
@@ -220,6 +221,90 @@ def health(source: Source) -> pd.DataFrame:
     ]
     columns = columns_of(spans, ("who", "health", "start", "end"))
     return table({**columns, "duration": [until - start for *_, start, until in spans]})
+
+
+def tasks(source: Source) -> pd.DataFrame:
+    """Return one row for each task of workflows, coordinators and teams, in the order in which they were added.
+
+    Columns: workflow, task, capability, service (who keeps the task), agent (who worked on it last) str; agents object
+    (a tuple of all who did); status str: `completed`, `failed`, `skipped`, `cancelled`, `timed_out`, or `waiting` or
+    `running` at the end of the run. Times float64: added, ready (when all that it comes after had ended), started (the
+    first attempt), ended, waited (ready to started), duration (started to ended), undone (by its compensation), each
+    missing where it did not come to that. attempts int64; priority Int64; after object (a tuple of tasks); parent str;
+    critical bool: whether it is on the critical path, the chain of tasks back from the one that ended last, each time
+    to the predecessor that ended last; error str: why it ended so, or why its last failed attempt did.
+    """
+    found = ledger.tasks(story.read(source)[0])
+    columns = _fields(
+        found,
+        _TASK,
+        agents=[tuple(dict.fromkeys(attempt.agent for attempt in work.tries)) for work in found],
+        attempts=[len({attempt.attempt for attempt in work.tries}) for work in found],
+        waited=[work.started - work.ready for work in found],
+        duration=[work.ended - work.started for work in found],
+    )
+    return table(columns, {"service": "str", "attempts": "int64", "priority": "Int64", "critical": "bool"})
+
+
+_TASK = """workflow task capability service agent agents status added ready started ended waited duration undone
+    attempts priority after parent critical error"""
+
+
+def attempts(source: Source) -> pd.DataFrame:
+    """Return one row for each agent's attempt at a task, in the order in which the tasks were added.
+
+    Columns: workflow, task, capability, agent str (who was at work); attempt Int64; status str: that of its task if it
+    lasted until the task ended, else `failed`, or `running` at the end of the run; start, end, duration float64; error
+    str.
+    """
+    found = [attempt for work in ledger.tasks(story.read(source)[0]) for attempt in work.tries]
+    names = "workflow task capability agent attempt status start end duration error"
+    return table(_fields(found, names, duration=[attempt.end - attempt.start for attempt in found]))
+
+
+def conflicts(source: Source) -> pd.DataFrame:
+    """Return one row for each conflict, in the order in which they came up.
+
+    Columns: conflict, type str; participants object (a tuple of names); description str; opened, ended, duration
+    float64: when it came up, when it was resolved, and the time between, missing while it is open; strategy str (that
+    decided); tried object (a tuple of the strategies, in turn); outcome str, `open` while there is none; winner str;
+    satisfaction float64: the mean over the participants, from 0 to 1; fairness float64: Jain's index of it (see
+    `ledger.fairness`), 1 where all are equally satisfied, 1/n where one of n is and nobody else; decision object.
+    """
+    found = ledger.disputes(story.read(source)[0])
+    said = [list((dispute.satisfaction or {}).values()) for dispute in found]
+    columns = _fields(
+        found,
+        _CONFLICT,
+        duration=[dispute.ended - dispute.opened for dispute in found],
+        satisfaction=[sum(values) / len(values) if values else math.nan for values in said],
+        fairness=[ledger.fairness(values) for values in said],
+    )
+    return table(columns, {"satisfaction": "float64"})
+
+
+_CONFLICT = """conflict type participants description opened ended duration strategy tried outcome winner
+    satisfaction fairness decision"""
+
+
+def team(source: Source) -> pd.DataFrame:
+    """Return one row for each member of a team, in the order in which they joined.
+
+    Columns: team, who, role, superior str (missing at the top); skills object; capacity Int64; running, completed,
+    failed int64: at how many tasks it is at work at the end of the run, and how many of its attempts ended so.
+    """
+    rows, _ = story.read(source)
+    members = {(row[3], row[2]): row for row in rows if row[1] == "joined"}  # the last row about somebody counts
+    done = Counter((attempt.agent, attempt.status) for work in ledger.tasks(rows) for attempt in work.tries)
+    columns = columns_of(list(members.values()), (*_ROW, *KINDS["joined"]))
+    counts = {status: [done[who, status] for _, who in members] for status in ("running", "completed", "failed")}
+    names = ("team", "who", "role", "superior", "skills", "capacity")
+    return table({**{name: columns[name] for name in names}, **counts}, dict.fromkeys(counts, "int64"))
+
+
+def _fields(found: Iterable[object], names: str, **derived: list[Any]) -> dict[str, Iterable[Any]]:
+    """Return columns by their names: those derived, the others as attributes of what was found."""
+    return {name: derived.get(name) or [getattr(thing, name) for thing in found] for name in names.split()}
 
 
 def _merged(past: Iterable[Interval]) -> list[Interval]:

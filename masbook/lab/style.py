@@ -64,11 +64,18 @@ class Chart(Figure):
 @contextmanager
 def drawing(title: str, width: float, height: float) -> Iterator[tuple[Chart, Axes]]:
     """Give an empty chart of that size in inches and its axes to draw on; its layout is fixed afterwards."""
+    with panels(title, width, height, (1,)) as (chart, (axes,)):
+        yield chart, axes
+
+
+@contextmanager
+def panels(title: str, width: float, height: float, ratios: Sequence[float]) -> Iterator[tuple[Chart, list[Axes]]]:
+    """Give an empty chart with axes side by side, which have these shares of its width and the same rows."""
     with matplotlib.style.context(["default", STYLE]):
         chart = Chart(figsize=(width, height), dpi=DPI, layout="constrained")
-        axes = chart.add_subplot()
-        axes.set_title(title)
-        yield chart, axes
+        (row,) = chart.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)
+        row[0].set_title(title)
+        yield chart, list(row)
         chart.draw_without_rendering()
         chart.set_layout_engine("none")
 

@@ -13,10 +13,11 @@ import pandas as pd
 # The dtype of every field that KINDS declares and of every column of these frames.
 _NAMES = """kind who type sender to parent topic capability state status outcome fault name
     workflow task next conflict strategy winner resource barrier store key change event reaction
-    team role superior"""
+    team role superior how agent"""
 _TEXTS = "reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
-    sent delivered finished answered waiting service latency"""
+    sent delivered finished answered waiting service latency
+    added ready started ended opened undone fairness"""
 IDS = "message conversation copies priority"
 _OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity"
 _DATA = "facts content data capabilities tags expected after participants position decision satisfaction arrived skills"
