@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
+
+On = str | Callable[[], str | None] | None  # a name, or a function that gives the one of the moment
 
 
 class Wait(NamedTuple):
@@ -12,10 +15,14 @@ class Wait(NamedTuple):
 
     who: str
     what: str  # for a request, the capability
-    on: str | None
+    on: On
     since: float
     future: Any = None  # resolved when the wait is over: a future, or the buffer of a stream
     timer: asyncio.Handle | None = None
+
+    def blocker(self) -> str | None:
+        """Return the agent it depends on at this moment: locks pass from hand to hand."""
+        return self.on() if callable(self.on) else self.on
 
 
 class Waits(dict[Any, Wait]):
@@ -32,8 +39,9 @@ class Waits(dict[Any, Wait]):
         graph: dict[str, set[str]] = {}
         for wait in self.values():
             graph.setdefault(wait.who, set())
-            if wait.on is not None:
-                graph[wait.who].add(wait.on)
+            blocker = wait.blocker()
+            if blocker is not None:
+                graph[wait.who].add(blocker)
         try:
             TopologicalSorter({who: sorted(graph[who]) for who in sorted(graph)}).prepare()
         except CycleError as error:
@@ -53,4 +61,5 @@ class Waits(dict[Any, Wait]):
 def _describe(key: Any, wait: Wait) -> str:
     if isinstance(key, int):
         return f"{wait.on} to answer {wait.what!r} (message {key})"
-    return wait.what + (f", held by {wait.on}" if wait.on else "")
+    blocker = wait.blocker()
+    return wait.what + (f", held by {blocker}" if blocker else "")

@@ -32,7 +32,7 @@ from .registry import AgentRegistry
 from .security import Security
 from .supervision import Restart, Supervision
 from .trace import Trace
-from .waits import Wait, Waits
+from .waits import On, Wait, Waits
 from .worker import current_worker
 
 Schedule = Literal["fifo", "shuffled"]
@@ -162,8 +162,11 @@ class World:
         self.agents[agent.name] = agent
         return agent
 
-    async def wait(self, future: Awaitable[Any], *, who: str, what: str, on: str | None = None) -> Any:
-        """Await a future through the one door: a stuck world will say that `who` waits for `what`, from `on`."""
+    async def wait(self, future: Awaitable[Any], *, who: str, what: str, on: On = None) -> Any:
+        """Await a future through the one door: a stuck world will say that `who` waits for `what`, from `on`.
+
+        `on` is a name, or a function that returns the name when somebody asks.
+        """
         key = object()
         self.waits[key] = Wait(who, what, on, self.now, future)
         try:

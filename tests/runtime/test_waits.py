@@ -68,6 +68,22 @@ class TestInAWorld:
             world.run(scenario())
         assert not world.waits  # given up
 
+    def test_whom_a_wait_depends_on_may_change_while_it_lasts(self, world):
+        holder = ["bob"]
+
+        async def scenario():
+            future = asyncio.get_running_loop().create_future()
+            waiting = asyncio.ensure_future(world.wait(future, who="ann", what="the lock", on=lambda: holder[0]))
+            await asyncio.sleep(1.0)
+            before, holder[0] = world.explain(), "ann"
+            after = world.explain()
+            waiting.cancel()
+            return before, after
+
+        before, after = world.run(scenario())
+        assert "held by bob" in before and "cycle" not in before
+        assert "held by ann" in after and "cycle: ann -> ann" in after
+
     def test_a_wait_that_is_over_or_cancelled_is_taken_out(self, world):
         async def scenario():
             assert await world.wait(asyncio.sleep(1.0, "slept"), who="ann", what="sleep") == "slept"
