@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import InvalidValue
 from . import frames
+from .outcomes import conflicts, hierarchy
 from .plans import dag, gantt
 from .sequence import sequence
 from .story import Source
@@ -43,7 +44,7 @@ from .style import (
 )
 from .topology import topology
 
-__all__ = ["dag", "gantt", "health", "latency", "sequence", "success", "timeline", "topology"]
+__all__ = ["conflicts", "dag", "gantt", "health", "hierarchy", "latency", "sequence", "success", "timeline", "topology"]
 
 STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
 HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}

@@ -290,16 +290,32 @@ _CONFLICT = """conflict type participants description opened ended duration stra
 def team(source: Source) -> pd.DataFrame:
     """Return one row for each member of a team, in the order in which they joined.
 
-    Columns: team, who, role, superior str (missing at the top); skills object; capacity Int64; running, completed,
-    failed int64: at how many tasks it is at work at the end of the run, and how many of its attempts ended so.
+    Columns: team, who, role, superior str (missing at the top); skills object; capacity Int64; started, completed,
+    failed, in_hand int64: how many tasks it began, how many of these it did, failed or gave back, and has at the end;
+    delegated, assistance, escalated int64: how many it handed over so; busy float64: virtual seconds spent on tasks,
+    added up where several were in hand; utilisation float64: busy as a share of what its capacity allows since then.
     """
-    rows, _ = story.read(source)
-    members = {(row[3], row[2]): row for row in rows if row[1] == "joined"}  # the last row about somebody counts
-    done = Counter((attempt.agent, attempt.status) for work in ledger.tasks(rows) for attempt in work.tries)
-    columns = columns_of(list(members.values()), (*_ROW, *KINDS["joined"]))
-    counts = {status: [done[who, status] for _, who in members] for status in ("running", "completed", "failed")}
-    names = ("team", "who", "role", "superior", "skills", "capacity")
-    return table({**{name: columns[name] for name in names}, **counts}, dict.fromkeys(counts, "int64"))
+    rows, end = story.read(source)
+    joined = {
+        (row[3], row[2]): row for row in rows if row[1] == "joined"
+    }.values()  # the last row about somebody counts
+    columns = columns_of(list(joined), (*_ROW, *KINDS["joined"]))
+    tried = attempts(source)
+    spent = (tried["end"].fillna(end) - tried["start"]).groupby(tried["agent"]).sum()
+    busy = [float(spent.get(row[2], 0.0)) for row in joined]
+    room = [(row[7] or 1) * (end - row[0]) for row in joined]
+    count = Counter(zip(tried["agent"], tried["status"], strict=True))
+    count.update((who, "started") for who in tried["agent"])
+    count.update((row[2], row[6]) for row in rows if row[1] == "handover")
+    counts = {name: [count[row[2], _COUNTS.get(name, name)] for row in joined] for name in _MEMBER[6:13]}
+    facts = {**{name: columns[name] for name in _MEMBER[:6]}, **counts, "busy": busy}
+    share = [work / space if space else math.nan for work, space in zip(busy, room, strict=True)]
+    return table({**facts, "utilisation": share}, dict.fromkeys(counts, "int64"))
+
+
+_MEMBER = ["team", "who", "role", "superior", "skills", "capacity", "started", "completed", "failed", "in_hand"]
+_MEMBER += ["delegated", "assistance", "escalated"]
+_COUNTS = {"in_hand": "running"}
 
 
 def _fields(found: Iterable[object], names: str, **derived: list[Any]) -> dict[str, Iterable[Any]]:

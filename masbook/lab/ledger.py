@@ -63,13 +63,14 @@ class Work:
         elif kind == "task_started":
             self.tries.append(Attempt(self.workflow, self.task, self.capability, who, facts["attempt"], time))
             self.status, self.agent, self.started = "running", who, self.tries[0].start
+        elif kind == "task_part":
+            self._close(time, "completed", None, who)
         elif kind == "task_failed":
             self.error = facts["error"]
             self._close(time, "failed", facts["error"], who)
-            self.status = "running" if any(attempt.status == "running" for attempt in self.tries) else "waiting"
         elif kind == "task_ended":
-            self.status, self.ended, self.error = facts["status"], time, facts["reason"] or self.error
             self._close(time, facts["status"], facts["reason"])
+            self.status, self.ended, self.error = facts["status"], time, facts["reason"] or self.error
 
     def _close(self, time: float, status: str, error: str | None, who: str | None = None) -> None:
         """End the attempts under way: that of the agent named, where one of them is its own, or all."""
@@ -77,6 +78,8 @@ class Work:
         own = [attempt for attempt in under_way if attempt.agent == who]
         for attempt in own or under_way:
             attempt.end, attempt.status, attempt.error = time, status, error
+        if self.status == "running" and len(own or under_way) == len(under_way):
+            self.status = "waiting"
 
 
 _STEPS = frozenset(kind for kind in KINDS if kind.startswith("task_"))
@@ -142,7 +145,7 @@ def disputes(rows: list[Row]) -> list[Dispute]:
         facts = dict(zip(KINDS[kind], values, strict=True))
         name = facts["conflict"]
         if kind == "conflict":
-            found.setdefault(name, Dispute(time, **facts))
+            found.setdefault(name, Dispute(time, **facts | {"participants": tuple(facts["participants"] or ())}))
         elif kind == "attempted" and name in found:
             found[name].tried += (facts["strategy"],)
         elif name in found and math.isnan(found[name].ended):  # resolved is final

@@ -76,6 +76,9 @@ def panels(title: str, width: float, height: float, ratios: Sequence[float]) -> 
         (row,) = chart.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)
         row[0].set_title(title)
         yield chart, list(row)
+        for legend in (axes.get_legend() for axes in row if len(row) > 1):
+            if legend is not None:  # it may reach over its neighbours, above which there is nothing
+                legend.set_in_layout(False)
         chart.draw_without_rendering()
         chart.set_layout_engine("none")
 
