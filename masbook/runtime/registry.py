@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import InvalidValue, UnknownRecipient
@@ -74,6 +74,7 @@ class AgentRegistry(Agent):
             str, Agent
         ] = {}  # agents without heartbeats that have had work since they were last looked at
         self._sweeping: set[float] = set()
+        self._watchers: list[Callable[[Registration], None]] = []
         self._number = 0
 
     # Operations
@@ -201,15 +202,23 @@ class AgentRegistry(Agent):
             beating[name] = beating.pop(name)  # now the last to be overdue
         self._set_health(entry, self._judge(stalled), 0)
 
+    def watch(self, watcher: Callable[[Registration], None]) -> None:
+        """Call `watcher` at once when an agent registers, or is there again after a crash or a silence."""
+        self._watchers.append(watcher)
+
     # What the world calls
 
     def admit(self, agent: Agent) -> None:
-        """Register an agent that begins to live in this world."""
-        if agent.service or agent.name in self._entries:
-            return
+        """Register an agent that begins to live in this world; of one that lives again, announce that it is well."""
+        if agent.service:
+            return None
+        if agent.name in self._entries:
+            self._look()
+            return self._tell(self._entries[agent.name])
         offers = [name for name in agent.offers if name not in QUERIES]
         description = (type(agent).__doc__ or "").strip().split("\n", 1)[0]
         self._insert(agent.name, description, offers, agent.tags, agent.heartbeat, None)
+        return None
 
     def forget(self, name: str, reason: str) -> None:
         """Take out an agent that has stopped or crashed for good."""
@@ -245,7 +254,12 @@ class AgentRegistry(Agent):
             self._schedule_sweep(heartbeat)
         self._put(entry)
         self._announce("registered", name, capabilities=list(offers), tags=list(labels))
+        self._tell(entry)
         return entry
+
+    def _tell(self, entry: Registration) -> None:
+        for watcher in self._watchers:
+            watcher(entry)
 
     def _index_tags(self, name: str, old: Iterable[str], new: Iterable[str]) -> None:
         for tag in old:

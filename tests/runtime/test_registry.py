@@ -80,6 +80,15 @@ class TestRegister:
         world.run(until=5.0)
         assert discover(world) == ["back"]
 
+    def test_who_has_seen_an_agent_crash_hears_when_it_is_back(self, world):
+        listener, back = world.spawn(Recorder("listener")), world.spawn(Recorder("back"))
+        listener.subscribe("agent.health", listener.on_message)
+        back.crash(ValueError("x"), restart_after=2.0)
+        assert discover(world, min_health="degraded") == ["listener"]
+        world.run(until=5.0)
+        heard = [(event.time, event.facts["health"]) for event in world.trace.events("health")]
+        assert heard == [(0.0, "unhealthy"), (2.0, "healthy")] and world.trace.count("handled", "listener") == 2
+
 
 class TestCapabilities:
     """Every operation is a capability too."""
