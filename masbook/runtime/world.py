@@ -87,6 +87,7 @@ class World:
         self._streams: dict[str, Random] = {}
         self._ids: Counter[str] = Counter()
         self._driver = Driver(self.loop, self.trace, self.explain, patience)
+        self._farewells: list[Callable[[], None]] = []  # called when it is closed
         self._closed = False
         if security is not None:
             security.install(self)
@@ -234,6 +235,12 @@ class World:
         if not self._closed:
             self._driver.close(lambda: [agent.stop("world closed") for agent in self.agents.values()])
             self._closed = True
+            for farewell in self._farewells:
+                farewell()
+
+    def when_closed(self, farewell: Callable[[], None]) -> None:
+        """Call `farewell` when the world is closed: files and connections end with it."""
+        self._farewells.append(farewell)
 
     def __enter__(self) -> Self:
         return self

@@ -622,6 +622,20 @@ class TestClose:
         assert sorted(ended) == ["background", "generator", "handler", "on_stop", "task"]
         assert threading.active_count() == before and worlds_threads() == []
 
+    def test_who_asked_to_hear_of_it_does_once_after_everything_else(self):
+        ended = []
+
+        class Busy(Agent):
+            async def on_stop(self):
+                ended.append("on_stop")
+
+        world = World(7)
+        world.spawn(Busy("busy"))
+        world.when_closed(lambda: ended.append("farewell"))
+        world.close()
+        world.close()
+        assert ended == ["on_stop", "farewell"]
+
     def test_twice_is_harmless(self):
         world = World(7)
         world.close()
