@@ -2,7 +2,7 @@
 
 Agents call a store directly, or by message through a `StateService`. Every write is a row `stored` of the trace, every
 write that came too late a row `version_conflict`. For a store of another kind write a class with the methods of
-`StateStore`; to keep only the entries elsewhere, inherit from `MemoryStore`, as `SQLiteStore` does.
+`StateStore`; to keep the entries elsewhere too, inherit from `MemoryStore`, as `SQLiteStore` does.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import InvalidValue, VersionConflict
 from ..runtime import require
 from ..runtime.agent import Agent
-from ..runtime.message import freeze
+from ..runtime.message import freeze, is_plain
 from ..runtime.world import World
 from .watch import Watch
 
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class StateStore(Protocol):
-    """What every store can do. `by` is who acts: an agent, or the name of one.
+    """What every store can do; whoever inherits from it has to write the first six methods. `by` is who acts.
 
     Bad input is InvalidValue, a value that is not plain data Unrecordable: at once, before anything has changed.
     """
@@ -68,20 +68,6 @@ class StateStore(Protocol):
         VersionConflict where the key has another version than expected; 0 expects that it does not exist.
         """
 
-    async def update(
-        self, key: str, function: Callable[[Any], Any], *, by: Author, ttl: float | None = None, in_line: bool = False
-    ) -> Entry:
-        """Replace a value by a function of it, None where there is none, with nothing in between.
-
-        An async function is called again if somebody has written meanwhile. `in_line` lets all who ask for it have
-        their turn at the key, in the order in which they came, so that none of them makes another one try again.
-        """
-
-    async def compare_and_swap(
-        self, key: str, expected: Any, value: Any, *, by: Author, ttl: float | None = None
-    ) -> Entry | None:
-        """Write a value if the present one, None where there is none, equals the expected one; else return None."""
-
     async def delete(self, key: str, *, by: Author, expected_version: int | None = None) -> Entry | None:
         """Delete a key; return the entry that marks the deletion, None where there was nothing to delete."""
 
@@ -91,14 +77,50 @@ class StateStore(Protocol):
     async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of the keys that begin with a prefix, sorted by key."""
 
-    async def keys(self, prefix: str = "", *, by: Author | None = None) -> Sequence[str]:
-        """Return the keys that begin with a prefix, sorted."""
-
     def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
         """Return the changes from now on of one key, or of those that begin with a prefix, deletions too."""
 
+    async def keys(self, prefix: str = "", *, by: Author | None = None) -> Sequence[str]:
+        """Return the keys that begin with a prefix, sorted."""
+        return [entry.key for entry in await self.list(prefix, by=by)]
 
-class MemoryStore:
+    async def update(
+        self, key: str, function: Callable[[Any], Any], *, by: Author, ttl: float | None = None, in_line: bool = False
+    ) -> Entry:
+        """Replace a value by a function of it, None where there is none, with nothing in between.
+
+        An async function is called again if somebody has written meanwhile. `in_line` lets all who ask for it have
+        their turn at the key, in the order in which they came, so that none of them makes another one try again.
+        """
+        if in_line:
+            async with _turn(self, key, author(by)):
+                return await self.update(key, function, by=by, ttl=ttl)
+        while True:
+            present, version = _seen(await self.get(key, by=by))
+            value = function(present)
+            if hasattr(value, "__await__"):
+                value = await value
+            try:
+                return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
+            except VersionConflict:
+                continue
+
+    async def compare_and_swap(
+        self, key: str, expected: Any, value: Any, *, by: Author, ttl: float | None = None
+    ) -> Entry | None:
+        """Write a value if the present one, None where there is none, equals the expected one; else return None."""
+        value, expected = freeze(value, "value"), freeze(expected, "expected")
+        present, version = _seen(await self.get(key, by=by))
+        if present != expected:
+            self.world.trace.record("version_conflict", author(by), store=self.name, key=key, version=version)
+            return None
+        try:
+            return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
+        except VersionConflict:
+            return None
+
+
+class MemoryStore(StateStore):
     """A store in the memory of its world.
 
     It keeps the last `history` entries of each key, and the versions of the last 10,000 keys deleted: a key that was
@@ -120,75 +142,40 @@ class MemoryStore:
         self._deleted: dict[str, None] = {}  # keys, first deleted first
         self._floor = 0  # no key begins below this version
         self._timers: dict[str, Any] = {}
-        self._lines: dict[str, deque[tuple[str, Any, asyncio.Future[None]]]] = {}
         self._watches: dict[Watch, Callable[[str], bool]] = {}
 
     async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
         """Return the entry of a key; None where there is none, or no more."""
-        entry = self._find(text("the key", key))
+        entry = self._find(key)
         return None if entry is None or entry.deleted else entry
 
     async def set(
         self, key: str, value: Any, *, by: Author, expected_version: int | None = None, ttl: float | None = None
     ) -> Entry:
         """Write a value and return its entry; VersionConflict where the key has another version than expected."""
-        found, who, value = self._find(text("the key", key)), author(by), freeze(value, "value")
+        found, who = self._find(key), author(by)
+        value = value if is_plain(value) else freeze(value, "value")
+        expires = None if ttl is None else self.world.now + require.positive("ttl", ttl)
         if expected_version is not None:
             self._expect(key, found, expected_version, who)
-        return self._write(key, found, value, who, ttl=ttl)
-
-    async def update(
-        self, key: str, function: Callable[[Any], Any], *, by: Author, ttl: float | None = None, in_line: bool = False
-    ) -> Entry:
-        """Replace a value by a function of it, with nothing in between (see StateStore)."""
-        who = author(by)
-        if in_line:
-            async with self._turn(key, who):
-                return await self.update(key, function, by=by, ttl=ttl)
-        while True:
-            found = self._find(text("the key", key))
-            value = function(None if found is None else found.value)
-            if hasattr(value, "__await__"):
-                value = await value
-                now = self._find(key)
-                if (now and now.version) != (found and found.version):
-                    self._record_conflict(key, now, found.version if found else 0, who)
-                    continue
-            return self._write(key, found, freeze(value, "value"), who, ttl=ttl)
-
-    async def compare_and_swap(
-        self, key: str, expected: Any, value: Any, *, by: Author, ttl: float | None = None
-    ) -> Entry | None:
-        """Write a value if the present one, None where there is none, equals the expected one; else return None."""
-        found, who, value = self._find(text("the key", key)), author(by), freeze(value, "value")
-        if (None if found is None else found.value) == freeze(expected, "expected"):
-            return self._write(key, found, value, who, ttl=ttl)
-        self._record_conflict(key, found, None, who)
-        return None
+        return self._write(key, found, value, who, expires)
 
     async def delete(self, key: str, *, by: Author, expected_version: int | None = None) -> Entry | None:
         """Delete a key; return the entry that marks the deletion, None where there was nothing to delete."""
-        found, who = self._find(text("the key", key)), author(by)
+        found, who = self._find(key), author(by)
         if expected_version is not None:
             self._expect(key, found, expected_version, who)
-        if found is None or found.deleted:
-            return None
-        return self._write(key, found, None, who, change="deleted")
+        return None if found is None or found.deleted else self._write(key, found, None, who, change="deleted")
 
     async def history(self, key: str, limit: int | None = None, *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of a key that are kept, oldest first, deletions too; at most the last `limit`."""
-        self._find(text("the key", key))
-        past = self._past_of(key)
+        past = [*self._past[key]] if self._find(key) else []
         return past if limit is None else past[-require.whole("limit", limit) :]
 
     async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of the keys that begin with a prefix, sorted by key."""
-        found = [self._find(key) for key in sorted(self._keys()) if key.startswith(prefix)]
+        found = [self._find(key) for key in sorted(self._entries) if key.startswith(prefix)]
         return [entry for entry in found if entry is not None and not entry.deleted]
-
-    async def keys(self, prefix: str = "", *, by: Author | None = None) -> Sequence[str]:
-        """Return the keys that begin with a prefix, sorted."""
-        return [entry.key for entry in await self.list(prefix)]
 
     def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
         """Return the changes from now on of one key, or of those that begin with a prefix, deletions too."""
@@ -196,19 +183,26 @@ class MemoryStore:
         self._watches[watch] = (lambda k: k.startswith(prefix)) if key is None else text("the key", key).__eq__
         return watch
 
-    # Where the entries are: what a store of another kind replaces
+    def _find(self, key: str) -> Entry | None:
+        """Return the last entry of a key: one that marks a deletion where there was one, or where its time is over."""
+        entry = self._entries.get(text("the key", key))
+        if entry is not None and entry.expires is not None and entry.expires <= self.world.now:
+            return self._write(key, entry, None, "world", change="expired")
+        return entry
 
-    def _get(self, key: str) -> Entry | None:
-        """Return the last entry of a key, also one that marks a deletion."""
-        return self._entries.get(key)
-
-    def _past_of(self, key: str) -> Sequence[Entry]:
-        """Return the entries of a key that are kept, oldest first."""
-        return [*self._past.get(key, ())]
-
-    def _keys(self) -> Iterable[str]:
-        """Return every key, also those deleted."""
-        return self._entries
+    def _write(
+        self, key: str, found: Entry | None, value: Any, who: str, expires: float | None = None, change: str = "set"
+    ) -> Entry:
+        """Add the entry that comes after the one found, at once: whoever calls has not awaited anything since."""
+        world = self.world
+        now, version = world.clock(), (self._floor if found is None else found.version) + 1
+        entry = tuple.__new__(Entry, (key, value, version, who, now, expires, change != "set"))
+        self._keep(entry)
+        world.trace.append((now, "stored", who, self.name, key, version, change))
+        if self._watches:
+            for watch in [watch for watch, wants in self._watches.items() if wants(key)]:
+                watch.put(entry)
+        return entry
 
     def _keep(self, entry: Entry) -> None:
         """Make the entry the last of its key."""
@@ -218,7 +212,12 @@ class MemoryStore:
             past = self._past[key] = deque(maxlen=self._kept)
         past.append(entry)
         self._entries[key] = entry
-        self._deleted.pop(key, None)
+        if key in self._timers:
+            self._timers.pop(key).cancel()
+        if entry.expires is not None:  # so that watchers hear of it in time
+            self._timers[key] = self.world.loop.call_at(entry.expires, self._find, key)
+        if self._deleted:
+            self._deleted.pop(key, None)
         if entry.deleted:
             self._deleted[key] = None
             if len(self._deleted) > TOMBSTONES:
@@ -226,67 +225,42 @@ class MemoryStore:
                 del self._deleted[oldest], self._past[oldest]
                 self._floor = max(self._floor, self._entries.pop(oldest).version)
 
-    # What reading and writing have in common
-
-    def _find(self, key: str) -> Entry | None:
-        """Return the last entry of a key, one that marks a deletion if its time is over."""
-        entry = self._get(key)
-        if entry is not None and entry.expires is not None and entry.expires <= self.world.now:
-            return self._write(key, entry, None, "world", change="expired")
-        return entry
-
-    def _write(
-        self, key: str, found: Entry | None, value: Any, who: str, *, ttl: float | None = None, change: str = "set"
-    ) -> Entry:
-        """Add the entry that comes after the one found, at once: whoever calls has not awaited anything since."""
-        world = self.world
-        now = world.clock()
-        expires = None if ttl is None else now + require.positive("ttl", ttl)
-        version = (self._floor if found is None else found.version) + 1
-        entry = tuple.__new__(Entry, (key, value, version, who, now, expires, change != "set"))
-        self._keep(entry)
-        world.trace.append((now, "stored", who, self.name, key, version, change))
-        if key in self._timers:
-            self._timers.pop(key).cancel()
-        if expires is not None:  # so that watchers hear of it in time
-            self._timers[key] = world.loop.call_at(expires, self._find, key)
-        for watch in [watch for watch, wants in self._watches.items() if wants(key)]:
-            watch.put(entry)
-        return entry
-
     def _expect(self, key: str, found: Entry | None, expected: int, who: str) -> None:
         """Raise VersionConflict unless the entry found has the version expected."""
         version = 0 if found is None else found.version
-        if require.whole("expected_version", expected, least=0) == version:
+        if expected.__class__ is int and expected == version:
             return
-        if expected == 0 and found is not None and found.deleted:
+        if require.whole("expected_version", expected, least=0) == 0 and (found is None or found.deleted):
             return
-        self._record_conflict(key, found, expected, who)
-        last = "nobody has written it" if found is None else f"{found.author} wrote at {found.time:g} s"
+        world = self.world
+        world.trace.append((world.clock(), "version_conflict", who, self.name, key, expected, version))
+        last = "nobody has written it" if found is None else f"{found.author} wrote it"
         raise VersionConflict(f"{key!r} has version {version}, not {expected}: {last}; read it again, or use `update`")
 
-    def _record_conflict(self, key: str, found: Entry | None, expected: int | None, who: str) -> None:
-        version = 0 if found is None else found.version
-        self.world.trace.append((self.world.now, "version_conflict", who, self.name, key, expected, version))
 
-    @asynccontextmanager
-    async def _turn(self, key: str, who: str) -> AsyncIterator[None]:
-        """Wait until everybody who came before has had a turn at the key; whoever leaves lets the next one in."""
-        line = self._lines.setdefault(text("the key", key), deque())
-        turn = (who, asyncio.current_task(), self.world.loop.create_future())
-        if any(task is turn[1] for _, task, _ in line):
-            raise InvalidValue(f"{who} updates {key!r} in line inside its own update of it: it would wait for itself")
-        line.append(turn)
-        try:
-            if len(line) > 1:
-                await self.world.wait(turn[2], who=who, what=f"its turn to update {key!r}", on=line[-2][0])
-            yield
-        finally:
-            line.remove(turn)
-            if not line:
-                del self._lines[key]
-            elif not line[0][2].done():
-                line[0][2].set_result(None)
+@asynccontextmanager
+async def _turn(store: StateStore, key: str, who: str) -> AsyncIterator[None]:
+    """Wait until everybody who came before has had a turn at the key; whoever leaves lets the next one in."""
+    named, place = store.world.named, ("turns", f"{store.name}/{key}")
+    line: deque[tuple[str, Any, asyncio.Future[None]]] = named.setdefault(place, deque())
+    turn = (who, asyncio.current_task(), store.world.loop.create_future())
+    if any(task is turn[1] for _, task, _ in line):
+        raise InvalidValue(f"{who} updates {key!r} in line inside its own update of it: it would wait for itself")
+    line.append(turn)
+    try:
+        if line[0] is not turn:
+            await store.world.wait(turn[2], who=who, what=f"its turn to update {key!r}", on=lambda: line[0][0])
+        yield
+    finally:
+        line.remove(turn)
+        if not line:
+            del named[place]
+        elif not line[0][2].done():
+            line[0][2].set_result(None)
+
+
+def _seen(entry: Entry | None) -> tuple[Any, int]:
+    return (None, 0) if entry is None else (entry.value, entry.version)
 
 
 def text(what: str, value: Any) -> str:

@@ -22,10 +22,10 @@ class Watch:
     """
 
     def __init__(self, world: World, who: str, limit: int, forget: Callable[[Watch], Any]) -> None:
-        self._world, self._who = world, who
-        self._forget: Callable[[Watch], Any] | None = forget  # None once it is closed
+        self._world, self._who, self._forget = world, who, forget
         self._changes: deque[Entry] = deque(maxlen=require.whole("limit", limit))
         self._news = asyncio.Event()
+        self._open = True
         self.strip = 0  # characters of the keys that the reader does not know of
 
     def put(self, change: Entry) -> None:
@@ -34,17 +34,17 @@ class Watch:
         self._news.set()
 
     async def __anext__(self) -> Entry:
-        while not self._changes:
-            if self._forget is None:
-                raise StopAsyncIteration
+        while self._open and not self._changes:
             self._news.clear()
             await self._world.wait(self._news.wait(), who=self._who, what="a change in a store")
+        if not self._open:
+            raise StopAsyncIteration
         change = self._changes.popleft()
         return change._replace(key=change.key[self.strip :])
 
     async def __aiter__(self) -> AsyncIterator[Entry]:
         try:
-            while self._changes or self._forget is not None:
+            while self._open:
                 yield await anext(self)
         except StopAsyncIteration:  # closed while it waited
             return
@@ -53,11 +53,10 @@ class Watch:
 
     def close(self) -> None:
         """End it; changes that have not been read are dropped."""
-        forget, self._forget = self._forget, None
-        if forget is not None:
-            forget(self)
-        self._changes.clear()
-        self._news.set()
+        if self._open:
+            self._open = False
+            self._forget(self)
+            self._news.set()
 
     async def aclose(self) -> None:
         """As `close`, for `contextlib.aclosing`."""

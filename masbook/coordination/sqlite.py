@@ -1,0 +1,104 @@
+"""A store in a file: shared state that outlives its world, in SQLite, without a server."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import InvalidValue, WorldError
+from ..runtime.message import freeze
+from ..runtime.world import World
+from .state import Author, Entry, MemoryStore
+
+_MARK = 0x6D617362  # "masb", by which we know our own files
+_TABLE = """CREATE TABLE IF NOT EXISTS entries (key TEXT, value TEXT, version INTEGER, author TEXT, time REAL,
+    expires REAL, deleted INTEGER, checksum TEXT, ttl REAL, PRIMARY KEY (key, version))"""
+
+
+class SQLiteStore(MemoryStore):
+    """A store in an SQLite file, or in ":memory:"; it is read from memory, and written to both.
+
+    A file that is opened again has its versions and histories. The clock of the new world begins at 0: what was to
+    live for five seconds has five seconds again. Several stores may have a file open, and see each other's writes; each
+    watches its own. It is closed with its world.
+    """
+
+    def __init__(self, world: World, path: str | Path = ":memory:", name: str = "store", *, history: int = 100) -> None:
+        super().__init__(world, name, history=history)
+        self.path = str(path)
+        self._db = _open(self.path)
+        world.when_closed(self.close)
+        with self._checked(), self._db:
+            self._db.execute("UPDATE entries SET expires = ttl + ? WHERE ttl IS NOT NULL", (world.now,))
+        self._state_of_file = -1
+        self._refresh()
+
+    def close(self) -> None:
+        """Close the file; WorldError for whoever uses the store after that."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._db.close()
+
+    async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
+        """Return the entries of the keys that begin with a prefix, sorted by key."""
+        self._refresh()
+        return await super().list(prefix)
+
+    def _find(self, key: str) -> Entry | None:
+        self._refresh()
+        return super()._find(key)
+
+    def _keep(self, entry: Entry) -> None:
+        ttl = None if entry.expires is None else entry.expires - entry.time
+        row = (entry.key, json.dumps(entry.value), *entry[2:], entry.checksum, ttl)
+        kept = entry.version - max(self._kept, 1)
+        with self._checked(), self._db:  # one transaction: both or neither
+            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("DELETE FROM entries WHERE key = ? AND version <= ?", (entry.key, kept))
+        super()._keep(entry)
+
+    def _refresh(self) -> None:
+        """Read the file, if another connection than ours has changed it since."""
+        with self._checked():
+            (state,) = self._db.execute("PRAGMA data_version").fetchone()
+            if state == self._state_of_file:
+                return
+            rows = self._db.execute("SELECT * FROM entries ORDER BY rowid").fetchall()
+        self._state_of_file = state
+        for table in (self._entries, self._past, self._deleted):
+            table.clear()
+        for key, value, *facts, deleted, checksum, _ in rows:
+            entry = Entry(*(key, freeze(json.loads(value)), *facts, bool(deleted)))
+            if entry.checksum != checksum:
+                raise WorldError(f"{self.path}: version {entry.version} of {key!r} was altered outside masbook")
+            super()._keep(entry)
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Raise what SQLite raises as an error of masbook's."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeError) as error:
+            raise WorldError(f"the store {self.name!r} cannot use {self.path}: {error}") from error
+
+
+def _open(path: str) -> sqlite3.Connection:
+    """Return a connection to one of our files, made if there is none; InvalidValue for a file of another kind."""
+    db = None
+    try:
+        db = sqlite3.connect(path, timeout=1.0, check_same_thread=False)  # the world has a thread of its own
+        (mark,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and (mark != _MARK or db.execute("PRAGMA quick_check").fetchone() != ("ok",)):
+            raise sqlite3.DatabaseError("it is damaged, or masbook has not made it")
+        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", _TABLE):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_MARK}")
+    except sqlite3.Error as error:
+        if db is not None:
+            db.close()
+        raise InvalidValue(f"{path} cannot hold a store: {error}; give the path of a new file") from error
+    return db
