@@ -3,6 +3,10 @@
 A `World` owns virtual time, and agents are ordinary `async` Python: the same seed gives the same trace, byte for byte.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .errors import MasbookError
 from .runtime.agent import Agent
 from .runtime.capability import capability, on
@@ -14,9 +18,14 @@ from .runtime.security import Rule, Security
 from .runtime.trace import Trace
 from .runtime.world import World
 
+if TYPE_CHECKING:
+    from .coordination import Conflict, ConflictResolver, Orchestrator, Participant, Task, Workflow
+
 __version__ = "0.1.0"
 __all__ = [
     "Agent",
+    "Conflict",
+    "ConflictResolver",
     "Crash",
     "FaultPlan",
     "Filter",
@@ -24,6 +33,8 @@ __all__ = [
     "Message",
     "MessageType",
     "OnMessage",
+    "Orchestrator",
+    "Participant",
     "Partition",
     "Pause",
     "Protocol",
@@ -31,9 +42,21 @@ __all__ = [
     "Run",
     "Security",
     "Slow",
+    "Task",
     "Trace",
+    "Workflow",
     "World",
     "capability",
     "on",
     "simulate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name of the coordination room when it is first used (PEP 562): `import masbook` stays light."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import coordination
+
+    value = globals()[name] = getattr(coordination, name)
+    return value

@@ -38,6 +38,8 @@ HEAVY = {
 }
 PUBLIC = {
     "Agent",
+    "Conflict",
+    "ConflictResolver",
     "Crash",
     "FaultPlan",
     "Filter",
@@ -45,6 +47,8 @@ PUBLIC = {
     "Message",
     "MessageType",
     "OnMessage",
+    "Orchestrator",
+    "Participant",
     "Partition",
     "Pause",
     "Protocol",
@@ -52,7 +56,9 @@ PUBLIC = {
     "Run",
     "Security",
     "Slow",
+    "Task",
     "Trace",
+    "Workflow",
     "World",
     "capability",
     "on",

@@ -113,7 +113,7 @@ class Life(Voice):
 
     def _stir(self) -> None:
         """Let the registry look at load and health itself, where no heartbeat will tell."""
-        if self.heartbeat is None:
+        if self.heartbeat is None and not self._agent.service:
             self.world.registry.stirred[self.name] = self._agent
 
     def _beat(self, born: float, number: int) -> None:
