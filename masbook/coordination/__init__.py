@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .replication import ReplicatedStore
     from .sqlite import SQLiteStore
     from .state import Entry, MemoryStore, StateStore
-    from .sync import Barrier, Lock, Semaphore
+    from .sync import Barrier, Lock, ReadWriteLock, Semaphore
     from .workflow import Orchestrator, Task, Workflow
 
 _HOMES = {
@@ -29,6 +29,7 @@ _HOMES = {
     "Namespace": "access",
     "Orchestrator": "workflow",
     "Participant": "conflict",
+    "ReadWriteLock": "sync",
     "ReplicatedStore": "replication",
     "SQLiteStore": "sqlite",
     "Semaphore": "sync",
@@ -49,6 +50,7 @@ __all__ = [
     "Namespace",
     "Orchestrator",
     "Participant",
+    "ReadWriteLock",
     "ReplicatedStore",
     "SQLiteStore",
     "Semaphore",

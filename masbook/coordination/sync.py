@@ -1,0 +1,250 @@
+"""Synchronisation between the agents of a world: locks, semaphores, read-write locks and barriers, found by name.
+
+Scenarios and agents make them: `Lock(world, "gpu")` is the same lock wherever that is written. Every hand-over is a row
+of the trace, and `world.explain()` says who waits and who is in the way. All but the barrier are lines that differ in
+who may pass (see `line`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from ..errors import BarrierBroken, InvalidValue
+from ..runtime import require
+from ..runtime.agent import Agent
+from ..runtime.world import World
+from .line import Claim, Line, Named, fail, how_gone
+
+
+class Lock(Line):
+    """One holder at a time.
+
+    With a lease, in virtual seconds, a holder that is late loses the lock to the next in line: its token is stale, its
+    release is NotHeld, and whoever is shown the token can refuse it, by `check` or because it has seen a newer one.
+
+        async with Lock(world, "gpu", lease=60.0).hold(agent, timeout=5.0) as token:
+            await agent.request("ledger", "write", token=token, text="...")
+    """
+
+    kind = "lock"
+    modes = ("lock",)
+
+    def __init__(self, world: World, name: str, lease: float | None = None) -> None:
+        if lease is not None:
+            require.positive("lease", lease)
+        if self.enter(lease=lease):
+            self.lease = lease
+            self.start()
+
+    async def renew(self, agent: Agent, token: int | None = None) -> None:
+        """Let the lease begin anew; NotHeld if it has run out."""
+        self._begin_lease(self._find(agent, token))
+
+    @property
+    def holder(self) -> str | None:
+        """Who holds it."""
+        return next(iter(self.holders), None)
+
+
+class Semaphore(Line):
+    """As many holders as permits; an agent that takes two gives back two."""
+
+    kind = "semaphore"
+    modes = ("semaphore",)
+
+    def __init__(self, world: World, name: str, permits: int | None = None) -> None:
+        if permits is not None or "options" not in vars(self):
+            require.whole("permits", permits)
+        if self.enter(permits=permits):
+            self.permits = permits or 1
+            self.start()
+
+    @property
+    def available(self) -> int:
+        """How many permits are left."""
+        return self.permits - len(self.holders)
+
+
+class ReadWriteLock(Line):
+    """Many readers or one writer, in order of arrival, so that neither starves the other.
+
+    async with ReadWriteLock(world, "plan").read(agent, timeout=5.0):
+        ...
+    """
+
+    kind = "read-write lock"
+    modes = ("write", "read")
+
+    def __init__(self, world: World, name: str) -> None:
+        if self.enter():
+            self.start()
+
+    def admits(self, claim: Claim, held: Sequence[Claim]) -> bool:
+        """Return whether nobody holds it, or only readers do and here is another one."""
+        return not held or (claim.mode == "read" and all(other.mode == "read" for other in held))
+
+    async def acquire_read(self, agent: Agent, timeout: float | None = None) -> int:
+        """Wait in line for a share; see `acquire`."""
+        return await self.acquire(agent, timeout, "read")
+
+    async def acquire_write(self, agent: Agent, timeout: float | None = None) -> int:
+        """Wait in line for the whole; see `acquire`."""
+        return await self.acquire(agent, timeout, "write")
+
+    def read(self, agent: Agent, timeout: float | None = None) -> AbstractAsyncContextManager[int]:
+        """Hold a share in `async with`; see `hold`."""
+        return self.hold(agent, timeout, "read")
+
+    def write(self, agent: Agent, timeout: float | None = None) -> AbstractAsyncContextManager[int]:
+        """Hold the whole in `async with`; see `hold`."""
+        return self.hold(agent, timeout, "write")
+
+
+class Barrier(Named):
+    """A place where so many agents meet before any of them goes on, again and again.
+
+    `parties` is their number, or the agents themselves. One that has waited too long breaks the barrier for everybody;
+    so does one that crashes or stops while it waits, or at any time where the parties are known. It stays broken until
+    `reset`. Who will not come any more can `leave`: the others go on without it.
+    """
+
+    kind = "barrier"
+
+    def __init__(self, world: World, name: str, parties: int | Sequence[Agent] | None = None) -> None:
+        known: dict[str, Agent] = {}
+        if isinstance(parties, Sequence):
+            for agent in parties:
+                self.check_agent(agent)
+            known = {agent.name: agent for agent in parties}
+            parties = len(known)
+        if parties is not None or "options" not in vars(self):
+            require.whole("parties", parties)
+        if not self.enter(parties=parties, known=tuple(sorted(known)) or None):
+            return
+        self.generation = 0  # how often they have met
+        self._broken = ""  # why, if it is
+        self._known, self._left = known, dict[str, None]()
+        self._arrived: dict[str, asyncio.Future[int]] = {}
+        for agent in known.values():
+            agent.when_gone(partial(self._depart, agent))
+
+    @property
+    def parties(self) -> int:
+        """How many have to come: all but those who have left."""
+        return int(self.options["parties"]) - len(self._left)
+
+    @property
+    def arrived(self) -> list[str]:
+        """Who waits, first come first."""
+        return [name for name, future in self._arrived.items() if not future.done()]
+
+    @property
+    def broken(self) -> bool:
+        """Whether nobody passes until `reset`."""
+        return bool(self._broken)
+
+    async def wait(self, agent: Agent, timeout: float | None = None) -> int:
+        """Wait for the others; return which one the agent was to come: 0 for the first.
+
+        BarrierBroken if one of them is not there `timeout` virtual seconds later, or departs.
+        """
+        self.check_agent(agent)
+        name = self._check_party(agent)
+        if timeout is not None:
+            require.positive("timeout", timeout)
+        if name in self.arrived:
+            raise InvalidValue(f"{name} waits at {self} already: one agent is one party")
+        if self._broken:
+            raise BarrierBroken(self._broken)
+        self._join(agent)
+        future = self._arrived[name] = self.world.loop.create_future()
+        self._record(name, "arrived")
+        call_off = agent.when_gone(partial(self._depart, agent))
+        timer = None if timeout is None else self.world.loop.call_later(timeout, self._time_out, name, future)
+        self._meet(name)
+        try:
+            return int(await self.world.wait(future, who=name, what=str(self), on=self._missing))
+        except asyncio.CancelledError:
+            if self._arrived.get(name) is future:
+                self._record(name, "withdrawn")
+                del self._arrived[name]
+            raise
+        finally:
+            call_off()
+            if timer is not None:
+                timer.cancel()
+
+    def leave(self, agent: Agent) -> None:
+        """Let the others go on without the agent, until it waits here again."""
+        name = self._check_party(agent)
+        if name not in self._left:
+            self._left[name] = None
+            if (future := self._arrived.pop(name, None)) is not None:
+                fail(future, BarrierBroken(f"{name} has left {self}"))
+            self._record(name, "left")
+            self._meet(name)
+
+    def reset(self) -> asyncio.Future[None]:
+        """Mend it, at once; whoever waits gets BarrierBroken. The result may be awaited, and is done."""
+        if self._arrived:
+            self._break("world", "it was reset")
+        self._broken = ""
+        self._record("world", "reset")
+        done: asyncio.Future[None] = self.world.loop.create_future()
+        done.set_result(None)
+        return done
+
+    def _check_party(self, agent: Agent) -> str:
+        if not isinstance(agent, Agent) or (self._known and agent.name not in self._known):
+            raise InvalidValue(f"{agent!r} is no party of {self}: {', '.join(self._known) or 'agents are'}")
+        return agent.name
+
+    def _join(self, agent: Agent) -> None:
+        """Count on the agent again, if it had left or crashed."""
+        self._arrived.pop(agent.name, None)  # cancelled in this very instant
+        if agent.name in self._left:
+            del self._left[agent.name]
+            if agent.name in self._known:
+                agent.when_gone(partial(self._depart, agent))
+
+    def _meet(self, last: str) -> None:
+        """Let them all go on if all have come; those cancelled in this very instant have not."""
+        futures = [future for future in self._arrived.values() if not future.done()]
+        if futures and len(futures) >= self.parties:
+            self._record(last, "tripped")
+            self._arrived = {}
+            self.generation += 1
+            for index, future in enumerate(futures):
+                future.set_result(index)
+
+    def _time_out(self, name: str, future: asyncio.Future[int]) -> None:
+        if not future.done():
+            self._break(name, f"{name} has waited long enough, and {len(self.arrived)} of {self.parties} have come")
+
+    def _depart(self, agent: Agent) -> None:
+        name = agent.name
+        if not self._broken and name not in self._left and (name in self._known or name in self._arrived):
+            self._break(name, f"{name} has {how_gone(agent)}")
+        if name in self._known:
+            self._left[name] = None
+
+    def _break(self, who: str, why: str) -> None:
+        """Let nobody pass, now or later."""
+        self._broken = f"{self} is broken: {why}; call its reset() before it is used again"
+        self._record(who, "broken")
+        arrived, self._arrived = self._arrived, {}
+        for future in arrived.values():
+            fail(future, BarrierBroken(self._broken))
+
+    def _record(self, who: str, status: str) -> None:
+        facts = {"generation": self.generation, "status": status, "arrived": len(self.arrived)}
+        self.world.trace.record("barrier", who, barrier=self.name, **facts)
+
+    def _missing(self) -> str | None:
+        """Return a party that has not come, if they are known; best one that waits itself."""
+        missing = [name for name in self._known if name not in self._left and name not in self._arrived]
+        waiting = {wait.who for wait in self.world.waits.values()}
+        return next((name for name in missing if name in waiting), next(iter(missing), None))
