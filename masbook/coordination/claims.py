@@ -1,13 +1,13 @@
 """What is disputed and by whom: `Conflict`, its participants and what they claim, and the `Resolution` it ends in.
 
-Plain frozen data, which travels in messages. Everything that a strategy compares is defined here: the order that breaks
-ties, the options to choose from, how far a participant would go, and how content it is with a decision.
+Plain frozen data, which travels in messages. What all strategies share is defined here: the order that breaks ties, the
+options to choose from, how far a participant would go, and how content it is with a decision.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -36,29 +36,24 @@ class Participant:
     weight: float = 1.0
     limits: Mapping[str, Any] = field(default_factory=FrozenDict)
     load: float | None = None
-    capabilities: tuple[str, ...] = ()
+    capabilities: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        who = f"of participant {self.name!r}"
         if not isinstance(self.name, str) or not self.name.strip():
             raise InvalidValue(f"a participant called {self.name!r}: give the name of an agent")
         for what in ("claim", "limits"):
-            if not isinstance(getattr(self, what), Mapping):
-                raise InvalidValue(f"the {what} {who}: give named values, such as {{'resource': 'gpu_1'}}")
-            object.__setattr__(self, what, freeze(getattr(self, what), what))
-        if not math.isfinite(require.number(f"the priority {who}", self.priority)):
-            raise InvalidValue(f"the priority {who} is infinite: give a finite number")
-        if require.not_negative(f"the weight {who}", self.weight) == math.inf:
-            raise InvalidValue(f"the weight {who} is infinite: give a finite number")
-        if self.load is not None:
-            require.not_negative(f"the load {who}", self.load)
-        object.__setattr__(self, "capabilities", require.names(f"the capabilities {who}", self.capabilities))
+            _freeze(self, f"the {what} of {self.name}", what)
+        require.number(f"the priority of {self.name}", self.priority)
+        for what, value in (("weight", self.weight), ("load", self.load or 0.0)):
+            if require.not_negative(f"the {what} of {self.name}", value) == math.inf:
+                raise InvalidValue(f"the {what} of {self.name} is infinite: give a number")
+        require.names(f"the capabilities of {self.name}", self.capabilities)
         for key, limit in self.limits.items():
-            require.one_of(f"a limit {who}", key, self.claim)
-            if is_number(self.claim[key]):
-                require.number(f"the limit for {key!r} {who}", limit)
+            ideal = self.claim[require.one_of(f"a limit of {self.name}", key, self.claim)]
+            if is_number(ideal):
+                require.number(f"the limit of {self.name} for {key!r}", limit)
             elif not isinstance(limit, list):
-                raise InvalidValue(f"the limit for {key!r} {who} is {limit!r}: give a list of alternatives, best first")
+                raise InvalidValue(f"the limit of {self.name} for {key!r} is {limit!r}: give a list, best first")
 
     def offer(self, round: int) -> dict[str, Any]:
         """Return what it offers in a round of concessions, from 1 to ROUNDS: from its claim evenly to its limits."""
@@ -85,7 +80,7 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """What is disputed, and by whom; the order of the participants is the last tie-break.
+    """What is disputed, and by whom.
 
     `context` holds what strategies look at: `capacity`, how much there is of a number that is to be divided, by key;
     `required_capabilities` for arbitration. The resolver gives the `id`.
@@ -100,35 +95,29 @@ class Conflict:
     def __post_init__(self) -> None:
         require.one_of("the kind of conflict", self.kind, get_args(Kind))
         parties = self.participants
-        if not isinstance(parties, Iterable) or isinstance(parties, str | Mapping):
+        if not isinstance(parties, list | tuple) or not all(isinstance(party, Participant) for party in parties):
             raise InvalidValue(f"participants is {parties!r}: give a list of Participant(name, claim)")
+        names = [party.name for party in parties]
+        if not names or len(set(names)) < len(names):
+            raise InvalidValue(f"the participants are {names}: give at least one, and each of them once")
         object.__setattr__(self, "participants", tuple(parties))
-        if not self.participants:
-            raise InvalidValue("a conflict has no participants: give those who are in it")
-        for party in self.participants:
-            if not isinstance(party, Participant):
-                raise InvalidValue(f"{party!r} is no participant: give Participant(name, claim)")
-        names = [party.name for party in self.participants]
-        if len(set(names)) < len(names):
-            raise InvalidValue(f"a participant is named twice in {names}: give each once, with all that it claims")
-        object.__setattr__(self, "context", freeze(self.context, "context"))
+        _freeze(self, "the context", "context")
+        require.names("required_capabilities", self.context.get("required_capabilities", ()))
         for key, room in self.context.get("capacity", {}).items():
             require.not_negative(f"the capacity for {key!r}", room)
-
-    def party(self, name: str) -> Participant:
-        """Return the participant of that name; InvalidValue if there is none."""
-        found = next((party for party in self.participants if party.name == name), None)
-        if found is None:
-            raise InvalidValue(f"{name!r} is not in the conflict; {', '.join(p.name for p in self.participants)} are")
-        return found
 
     @property
     def weight(self) -> float:
         """The weight of all participants."""
         return math.fsum(party.weight for party in self.participants)
 
+    def party(self, name: str) -> Participant:
+        """Return the participant of that name; InvalidValue if there is none."""
+        parties = {party.name: party for party in self.participants}
+        return parties[require.one_of("a participant of the conflict", name, parties)]
+
     def by_rank(self) -> list[Participant]:
-        """Return the participants in the order that breaks every tie: priority, then weight, then as they are named."""
+        """Return the participants in the order that breaks ties: priority, then weight, then as they are named."""
         return sorted(self.participants, key=lambda party: (-party.priority, -party.weight))
 
     def options(self) -> dict[str, Mapping[str, Any]]:
@@ -142,29 +131,24 @@ class Conflict:
                 found[party.name] = party.claim
         return found
 
-    def option(self, name: str) -> str:
-        """Return the option that a participant's claim is; InvalidValue if it is not in the conflict."""
-        claim, options = self.party(name).claim, self.options()
-        return name if name in options else next(other for other in options if options[other] == claim)
+    def ballot(self, name: str) -> list[str]:
+        """Return the options that are worth something to a participant, best first: its own, if only one can win."""
+        party = self.party(name)
+        if self.kind in EXCLUSIVE:
+            return [name]
+        worth = {option: party.value(claim) for option, claim in self.options().items()}
+        return sorted(filter(worth.get, worth), key=lambda option: -worth[option])
 
     def seen_by(self, name: str) -> Conflict:
         """Return the conflict as a participant may see it: without the limits of the others."""
-        parties = [party if party.name == name else replace(party, limits={}) for party in self.participants]
-        return replace(self, participants=tuple(parties))
-
-    def ballot(self, name: str) -> list[str]:
-        """Return the options that are worth something to a participant, best first: its own, if only one can win."""
-        party, options = self.party(name), self.options()
-        if self.kind in EXCLUSIVE:
-            return [name]
-        worth = {option: party.value(claim) for option, claim in options.items()}
-        return sorted((option for option in worth if worth[option] > 0), key=lambda option: -worth[option])
+        return replace(
+            self,
+            participants=[p if p.name == name or not p.limits else replace(p, limits={}) for p in self.participants],
+        )
 
     def satisfaction(self, winner: str | None, decision: Mapping[str, Any] | None) -> dict[str, float]:
         """Return how content each participant is with a decision, from 0 to 1."""
-        if decision is None:
-            return {party.name: 0.0 for party in self.participants}
-        if winner is not None and self.kind in EXCLUSIVE:
+        if decision is None or (winner is not None and self.kind in EXCLUSIVE):
             return {party.name: float(party.name == winner) for party in self.participants}
         return {party.name: party.value(decision) for party in self.participants}
 
@@ -186,7 +170,7 @@ class Resolution:
     outcome: Outcome
     reason: str
     satisfaction: Mapping[str, float]
-    attempts: tuple[str, ...]
+    attempts: Sequence[str]
     seconds: float
 
     @property
@@ -198,6 +182,12 @@ class Resolution:
 def is_number(value: Any) -> bool:
     """Return whether the value can be halved and added; True and False cannot."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _freeze(data: Any, what: str, name: str) -> None:
+    if not isinstance(getattr(data, name), Mapping):
+        raise InvalidValue(f"{what} is {getattr(data, name)!r}: give named values, such as {{'resource': 'gpu_1'}}")
+    object.__setattr__(data, name, freeze(getattr(data, name), name))
 
 
 def _conceded(ideal: Any, limit: Any, round: int) -> Any:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import AgentOffline, InvalidValue, MasbookError, describe
@@ -21,10 +21,10 @@ from ..runtime.capability import capability
 from ..runtime.message import MessageType, freeze
 from ..runtime.trace import KINDS
 from .claims import Conflict, Outcome, Participant, Resolution
-from .strategies import STRATEGIES, Case, Proposal, Strategy
+from .strategies import STRATEGIES, Case, Proposal, Strategy, person
 from .voting import RULES
 
-__all__ = ["Conflict", "ConflictResolver", "Participant", "Resolution"]
+__all__ = ["Conflict", "ConflictResolver", "Negotiator", "Participant", "Resolution"]
 
 FIRST: dict[str, str] = {
     "resource_contention": "priority",
@@ -36,32 +36,14 @@ FIRST: dict[str, str] = {
 Person = Callable[[Conflict], Awaitable[str | Mapping[str, Any] | None]]
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A conflict that the resolver knows, and what becomes of it."""
-
-    given: Conflict  # as it was handed over; `conflict` has an id
-    conflict: Conflict
-    deadline: float
-    began: float
-    done: asyncio.Future[Resolution]
-    attempts: tuple[str, ...] = ()
-    limit: asyncio.Timeout | None = None  # of the attempt that is going on
-    answer: asyncio.Future[Any] | None = None  # of the person who is being asked
-
-    @property
-    def resolution(self) -> Resolution | None:
-        return self.done.result() if self.done.done() else None
-
-
 class ConflictResolver(Agent):
     """Settles conflicts; what is resolved stays resolved.
 
     A conflict goes to the strategy that FIRST names for its kind, then to the next two in the order of STRATEGIES, then
     to a person, for `patience` virtual seconds, then to the strategy `default`, if there is one, whose word is final. A
     strategy fails if it decides nothing, or if participants with more than half of the weight reject what it proposes
-    (a common position: any of them). Agents have `deadline` virtual seconds for each question; in a vote, silence is
-    an abstention, in everything else a no.
+    (a common position: any of them). Agents have `deadline` virtual seconds for each question; silence is an abstention
+    where they vote or accept a winner, and a no to a common position.
 
         resolver = world.spawn(ConflictResolver("resolver", default="arbitration"))
         resolution = await resolver.resolve(Conflict("priority", "what comes first", participants))
@@ -84,19 +66,18 @@ class ConflictResolver(Agent):
         """`strategies` are added to the five; `rule` is one of `voting.RULES`; `arbiter` the name of an agent.
 
         `ask_person` is a coroutine function that returns the choice of a person: the name of a participant, a decision
-        of its own, or None. Whether or not there is one, anybody may `answer` what is `pending`; see there.
+        of its own, or None. With or without it, anybody may `answer` what is `pending`.
         """
         super().__init__(name, concurrency=1000)  # it mostly waits
-        self.strategies = {**STRATEGIES, **(strategies or {})}
+        self.strategies = {**STRATEGIES, "person": person, **(strategies or {})}
         self.rule = require.one_of("rule", rule, RULES)
-        self.arbiter = arbiter
+        self.arbiter, self.ask_person = arbiter, ask_person
         self.deadline = require.positive("deadline", deadline)
-        self.ask_person = ask_person
         self.patience = require.not_negative("patience", patience)
-        self.default = None if default is None else require.one_of("default", default, self.strategies)
-        self._entries: dict[str, _Entry] = {}
-        self._given: dict[int, _Entry] = {}  # by identity, because equal conflicts are different conflicts
+        self.default = default and require.one_of("default", default, self.strategies)
         self.waiting: Counter[str] = Counter()  # who waits for a resolution in the middle of a message
+        self._cases: dict[str, Case] = {}
+        self._given: dict[int, tuple[Conflict, Case]] = {}  # by identity: equal conflicts are different conflicts
 
     @capability
     async def resolve(
@@ -107,14 +88,15 @@ class ConflictResolver(Agent):
         `strategy` is tried first instead of that for its kind; a list is all that is tried. InvalidValue at once for an
         unknown strategy or id, or a `deadline` (virtual seconds for each question) that is not positive.
         """
-        entry, message = self._enter(conflict, strategy, deadline), self.handling()
+        case, message = self._enter(conflict, strategy, deadline), self.handling()
         who = self.name if message is None else message.sender
-        self.waiting[who] += message is not None and message.cause is not None
+        in_work = message is not None and message.cause is not None
+        self.waiting[who] += in_work
         try:
-            what = f"the resolution of {entry.conflict.id}"
-            resolution: Resolution = await self.world.wait(asyncio.shield(entry.done), who=who, what=what)
+            what = f"the resolution of {case.conflict.id}"
+            resolution: Resolution = await self.world.wait(asyncio.shield(case.done), who=who, what=what)
         finally:
-            self.waiting[who] -= message is not None and message.cause is not None
+            self.waiting[who] -= in_work
         return resolution
 
     @capability
@@ -125,9 +107,9 @@ class ConflictResolver(Agent):
     @capability
     async def escalate(self, conflict: str) -> Resolution:
         """Go on with the next strategy, and return the resolution; one that there is already does not change."""
-        entry = self._entry(conflict)
-        if entry.resolution is None and entry.limit is not None:
-            entry.limit.reschedule(self.now)
+        case = self._case(conflict)
+        if case.limit is not None:
+            case.limit.reschedule(self.now)
         resolution: Resolution = await self.resolve(conflict)
         return resolution
 
@@ -137,107 +119,111 @@ class ConflictResolver(Agent):
 
         InvalidValue if nobody is asked about that conflict, or any more, or the participant is not in it.
         """
-        entry = self._entry(conflict)
-        if entry.answer is None or entry.answer.done():
-            raise InvalidValue(f"{conflict} is not pending; those that are: {', '.join(self._pending()) or 'none'}")
+        case = self._case(conflict)
+        require.one_of("a pending conflict", conflict, [each.id for each in self.pending])
         if isinstance(choice, str):
-            entry.conflict.party(choice)
-        entry.answer.set_result(choice)
+            case.conflict.party(choice)
+        if case.answer is not None:
+            case.answer.set_result(choice)
 
     @capability(cost=0.0)
     async def status(self, conflict: str | None = None) -> dict[str, Any]:
         """Return how a conflict stands, or the resolver: its state, load, and the ids that are open and pending."""
+        pending = [each.id for each in self.pending]
         if conflict is None:
-            waiting = [name for name, entry in self._entries.items() if entry.resolution is None]
-            return {**await super().status(), "open": waiting, "pending": self._pending()}
-        entry = self._entry(conflict)
-        state = "resolved" if entry.done.done() else "pending" if conflict in self._pending() else "open"
-        facts = {"conflict": conflict, "kind": entry.conflict.kind, "status": state, "attempts": entry.attempts}
-        return {**facts, "resolution": entry.resolution}
+            waiting = [name for name, case in self._cases.items() if not case.done.done()]
+            return {**await super().status(), "open": waiting, "pending": pending}
+        case = self._case(conflict)
+        resolution = case.done.result() if case.done.done() else None
+        state = "pending" if conflict in pending else "open" if resolution is None else "resolved"
+        facts = {"conflict": conflict, "kind": case.conflict.kind, "status": state, "attempts": case.attempts}
+        return {**facts, "resolution": resolution}
 
     @capability(cost=0.0)
     async def statistics(self) -> dict[str, Any]:
-        """Return how many conflicts there were, and resolutions by kind, strategy and outcome, counted in the trace."""
+        """Return how many conflicts there were, and resolutions by type, strategy and outcome, counted in the trace."""
         rows = [event.facts for event in self.world.trace.events("resolved", self.name)]
+        conflicts, decided = (
+            self.world.trace.count("conflict", self.name),
+            [r for r in rows if r["outcome"] != "unresolved"],
+        )
         counts = {f"by_{name}": Counter(row[name] for row in rows) for name in ("type", "strategy", "outcome")}
-        conflicts = self.world.trace.count("conflict", self.name)
-        decided = sum(row["outcome"] != "unresolved" for row in rows)
-        facts = {"conflicts": conflicts, "resolved": decided, "open": conflicts - len(rows)}
+        facts = {"conflicts": conflicts, "resolved": len(decided), "open": conflicts - len(rows)}
         return {**facts, **{name: dict(sorted(found.items())) for name, found in counts.items()}}
 
     @property
     def pending(self) -> list[Conflict]:
         """The conflicts that wait for a person; each was published on `conflict.pending`."""
-        return [self._entries[name].conflict for name in self._pending()]
+        return [case.conflict for case in self._cases.values() if case.answer is not None and not case.answer.done()]
 
-    def _pending(self) -> list[str]:
-        return [name for name, entry in self._entries.items() if entry.answer is not None and not entry.answer.done()]
-
-    def _entry(self, name: str) -> _Entry:
-        if name not in self._entries:
+    def _case(self, name: str) -> Case:
+        if name not in self._cases:
             raise InvalidValue(f"no conflict {name!r} here: give an id that `report` has returned")
-        return self._entries[name]
+        return self._cases[name]
 
-    def _enter(self, given: Conflict | str, strategy: str | list[str] | None, deadline: float | None) -> _Entry:
-        """Return what is known of a conflict; begin to settle it, if it is new."""
+    def _enter(self, given: Conflict | str, strategy: str | list[str] | None, deadline: float | None) -> Case:
+        """Return the case of a conflict; begin to settle it, if it is new."""
         if deadline is not None:
             require.positive("deadline", deadline)
         for name in [strategy] if isinstance(strategy, str) else strategy or ():
             require.one_of("strategy", name, self.strategies)
         if isinstance(given, str):
-            return self._entry(given)
+            return self._case(given)
         if not isinstance(given, Conflict):
             raise InvalidValue(f"{given!r} is no conflict: give Conflict(kind, description, participants)")
-        entry = self._given.get(id(given)) or self._entries.get(given.id)
-        if entry is None or entry.conflict.description != given.description:
-            if not self.online:
-                raise AgentOffline(f"{self.name} has stopped; {self.why_offline()}")
-            conflict = replace(given, id=self.world.new_id("conflict"))
-            done = self.world.loop.create_future()
-            entry = _Entry(given, conflict, deadline or self.deadline, self.now, done)
-            self._given[id(given)] = self._entries[conflict.id] = entry
-            self._record_claims(conflict)
-            self.background(self._settle(entry, self._chain(conflict.kind, strategy)))
-        return entry
+        _, case = self._given.get(id(given), (given, self._cases.get(given.id)))
+        if case is not None and case.conflict.description == given.description:
+            return case
+        if not self.online:
+            raise AgentOffline(f"{self.name} settles nothing: {self.why_offline()}")
+        return self._take_up(given, strategy, deadline or self.deadline)
 
-    def _chain(self, kind: str, strategy: str | list[str] | None) -> list[str]:
-        """Return the strategies to try: the list given, or three, as the class says."""
-        if isinstance(strategy, list):
-            return strategy
-        order, first = list(STRATEGIES), strategy or FIRST[kind]
-        start = order.index(first if first in order else FIRST[kind])
-        chain = [order[(start + step) % len(order)] for step in range(3)]
-        return chain if first in order else [first, *chain[:2]]
-
-    def _record_claims(self, conflict: Conflict) -> None:
-        record, facts = self.world.trace.record, {"type": conflict.kind, "description": conflict.description}
-        names = [party.name for party in conflict.participants]
-        record("conflict", self.name, conflict=conflict.id, participants=names, **facts)
+    def _take_up(self, given: Conflict, strategy: str | list[str] | None, deadline: float) -> Case:
+        conflict = replace(given, id=self.world.new_id("conflict"))
+        case = Case(self, conflict, deadline, self.world.loop.create_future())
+        self._given[id(given)], self._cases[conflict.id] = (given, case), case
+        facts = {"type": conflict.kind, "participants": [party.name for party in conflict.participants]}
+        self.world.trace.record("conflict", self.name, conflict=conflict.id, description=conflict.description, **facts)
         for party in conflict.participants:
-            record("position", party.name, conflict=conflict.id, round=0, position={"claim": party.claim})
+            case.record(party.name, {"claim": party.claim}, round=0)
+        self.background(self._settle(given, case, self._chain(conflict.kind, strategy)))
+        return case
 
-    async def _settle(self, entry: _Entry, chain: Iterable[str]) -> None:
+    def _chain(self, kind: str, strategy: str | list[str] | None) -> list[tuple[str, Outcome]]:
+        """Return the strategies to try, each with the outcome if it succeeds."""
+        if isinstance(strategy, list):
+            chain = strategy
+        else:
+            order, first = list(STRATEGIES), strategy or FIRST[kind]
+            start = order.index(first if first in STRATEGIES else FIRST[kind])
+            chain = list(dict.fromkeys([first, *[order[(start + step) % len(order)] for step in range(3)]]))[:3]
+        outcomes: list[tuple[str, Outcome]] = [(name, "escalated" if i else "resolved") for i, name in enumerate(chain)]
+        if not isinstance(strategy, list):
+            outcomes += [("person", "person")] if self.patience else []
+            outcomes += [(self.default, "default")] if self.default else []
+        return outcomes
+
+    async def _settle(self, given: Conflict, case: Case, chain: list[tuple[str, Outcome]]) -> None:
+        """Try one strategy after the other until one succeeds."""
+        began = self.now
         try:
-            for strategy in chain:
-                if proposal := await self._attempt(entry, strategy):
-                    return self._conclude(entry, "resolved" if len(entry.attempts) == 1 else "escalated", proposal)
-            if proposal := await self._hear_person(entry):
-                return self._conclude(entry, "person", proposal)
-            if self.default and (proposal := await self._attempt(entry, self.default, final=True)):
-                return self._conclude(entry, "default", proposal)
-            del self._given[id(entry.given)]  # to give it again is to try again
-            self._conclude(entry, "unresolved", Proposal(None, None, "nothing decided it"))
+            for name, outcome in chain:
+                if proposal := await self._attempt(case, name, final=outcome == "default"):
+                    return self._conclude(case, outcome, proposal, began)
+            del self._given[id(given)]  # to give it again is to try again
+            return self._conclude(case, "unresolved", case.undecided("no strategy decided it"), began)
         finally:
-            if not entry.done.done():
-                entry.done.set_exception(AgentOffline(f"{self.name} stopped before {entry.conflict.id} was resolved"))
-                entry.done.exception()  # perhaps nobody waits for it
+            if not case.done.done():
+                case.done.set_exception(AgentOffline(f"{self.name} stopped before {case.conflict.id} was resolved"))
+                case.done.exception()  # perhaps nobody waits for it
 
-    async def _attempt(self, entry: _Entry, name: str, final: bool = False) -> Proposal | None:
+    async def _attempt(self, case: Case, name: str, final: bool) -> Proposal | None:
         """Return what a strategy proposes, unless that is nothing, or rejected; its error is an attempt that failed."""
-        case = Case(self, entry.conflict, name, entry.deadline)
-        outcome = "resolved"
+        case.strategy, outcome = name, "resolved"
+        case.silent.clear()
+        case.attempts.append(name)
         try:
-            async with asyncio.timeout(None) as entry.limit:
+            async with asyncio.timeout(None) as case.limit:
                 proposal = await self.strategies[name](case)
                 reason = proposal.reason
                 if proposal.decision is None:
@@ -245,17 +231,13 @@ class ConflictResolver(Agent):
                 elif not final and (against := await self._rejections(case, proposal)):
                     outcome, reason = "rejected", f"rejected by {', '.join(against)}"
         except Exception as error:
-            escalated = entry.limit is not None and entry.limit.expired()
-            outcome = "escalated" if escalated else "error"
-            reason = "given up on request" if escalated else f"{type(error).__name__}: {describe(error)}"
-        entry.limit = None
-        self._record_attempt(entry, name, outcome, reason)
-        return proposal if outcome == "resolved" else None
-
-    def _record_attempt(self, entry: _Entry, strategy: str, outcome: str, reason: str) -> None:
-        entry.attempts += (strategy,)
-        facts = {"conflict": entry.conflict.id, "strategy": strategy, "outcome": outcome, "reason": reason}
+            outcome, reason = "error", f"{type(error).__name__}: {describe(error)}"
+            if case.limit is not None and case.limit.expired():
+                outcome, reason = "escalated", "given up on request"
+        case.limit = None
+        facts = {"conflict": case.conflict.id, "strategy": name, "outcome": outcome, "reason": reason}
         self.world.trace.record("attempted", self.name, **facts)
+        return proposal if outcome == "resolved" else None
 
     async def _rejections(self, case: Case, proposal: Proposal) -> list[str]:
         """Return who rejects a proposal, if that is enough to make it fall."""
@@ -264,60 +246,56 @@ class ConflictResolver(Agent):
         content: dict[str, Any] = {"winner": proposal.winner, "decision": proposal.decision}
         answers = await case.ask("accept", stated=lambda _: None, read=lambda _, answer: answer is True, **content)
         against = [name for name, accepted in answers.items() if not accepted]
-        if not proposal.veto:
-            against += case.silent
+        against += [] if proposal.veto else case.silent
         weight = sum(case.conflict.party(name).weight for name in against)
         return against if weight > proposal.veto * case.conflict.weight else []
 
-    async def _hear_person(self, entry: _Entry) -> Proposal | None:
-        """Return the decision of a person, or None if there is none in time."""
-        if not self.patience:
-            return None
-        conflict, loop = entry.conflict, self.world.loop
-        entry.answer = loop.create_future()
-        answers: list[asyncio.Future[Any]] = [entry.answer]
-        if self.ask_person is not None:
-            answers.append(loop.create_task(_awaited(self.ask_person(conflict)), name=self.name))
-        await self.publish("conflict.pending", conflict=conflict, until=self.now + self.patience)
-        first = asyncio.wait(answers, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
-        proposal, outcome, reason = None, "unanswered", f"no answer in {self.patience:g} s"
-        try:
-            await self.world.wait(first, who=self.name, what=f"a person to decide {conflict.id}")
-            choice = next((answer.result() for answer in answers if answer.done()), None)
-            if choice is not None:
-                case, outcome, reason = Case(self, conflict, "person", self.patience), "resolved", "decided by a person"
-                proposal = case.award(choice, reason) if isinstance(choice, str) else case.agree(choice, reason)
-        except Exception as error:
-            outcome, reason = "error", f"{type(error).__name__}: {describe(error)}"
-        finally:
-            for answer in answers:
-                answer.cancel()
-        self._record_attempt(entry, "person", outcome, reason)
-        return proposal
-
-    def _conclude(self, entry: _Entry, outcome: Outcome, proposal: Proposal) -> None:
+    def _conclude(self, case: Case, outcome: Outcome, proposal: Proposal, began: float) -> None:
         """Resolve the conflict for good, and tell its participants."""
-        conflict, winner, decision = entry.conflict, proposal.winner, proposal.decision
+        conflict, winner, decision = case.conflict, proposal.winner, proposal.decision
         resolution = Resolution(
             conflict=conflict.id,
             kind=conflict.kind,
             winner=winner,
-            strategy=entry.attempts[-1],
+            strategy=case.attempts[-1],
             decision=decision,
             outcome=outcome,
             reason=proposal.reason,
             satisfaction=conflict.satisfaction(winner, decision),
-            attempts=entry.attempts,
-            seconds=self.now - entry.began,
+            attempts=tuple(case.attempts),
+            seconds=self.now - began,
         )
         facts = {name: getattr(resolution, name) for name in KINDS["resolved"] if name != "type"}
         self.world.trace.record("resolved", self.name, type=conflict.kind, **facts)
-        entry.done.set_result(resolution)
+        case.done.set_result(resolution)
         for party in conflict.participants:
             if party.name in self.world.agents:
                 with contextlib.suppress(MasbookError):  # a dead letter or a refusal: the trace has it
                     self.world.bus.post(self, MessageType.TELL, party.name, "conflict.resolved", freeze(resolution))
 
 
-async def _awaited(choice: Awaitable[Any]) -> Any:
-    return await choice
+class Negotiator(Agent):
+    """An agent in conflicts: it votes for what it claims, concedes evenly to its limits, and accepts what comes out.
+
+    Replace what your agent should decide for itself; any agent with one of these capabilities is asked, and one with
+    `report_load()` for its load. A message `conflict.resolved` tells it the Resolution, as plain data.
+
+        class Stubborn(Negotiator):
+            async def accept(self, conflict: Conflict, winner: str | None, decision: dict) -> bool:
+                return winner == self.name
+    """
+
+    @capability
+    async def vote(self, conflict: Conflict, options: dict[str, Any]) -> list[str]:
+        """Return the options it votes for, the best first; options are claims by who makes them."""
+        return conflict.ballot(self.name)
+
+    @capability
+    async def concede(self, conflict: Conflict, offers: dict[str, Any], round: int) -> dict[str, Any]:
+        """Return what it offers in this round; what it has offered before stays offered."""
+        return conflict.party(self.name).offer(round)
+
+    @capability
+    async def accept(self, conflict: Conflict, winner: str | None, decision: dict[str, Any]) -> bool:
+        """Return whether it accepts what a strategy proposes."""
+        return True

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidValue, describe
 from ..runtime import require
 from ..runtime.message import freeze
-from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant, is_number
+from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant, Resolution, is_number
 from .voting import RULES, Ballot
 
 if TYPE_CHECKING:
@@ -42,24 +42,28 @@ class Proposal:
     veto: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.decision is not None and not isinstance(self.decision, Mapping):
+        if not isinstance(self.decision, Mapping | None):
             raise InvalidValue(f"the decision {self.decision!r} has no names: give values by key, as in a claim")
         object.__setattr__(self, "decision", freeze(self.decision, "decision"))
 
 
 @dataclass(slots=True)
 class Case:
-    """One attempt to settle a conflict by one strategy: what that may look at, and how it hears the participants.
+    """A conflict before the resolver: what a strategy may look at, and how it hears the participants.
 
-    `silent` are those who did not answer a question within the `deadline` (virtual seconds), each with the reason; they
-    are not asked another one.
+    `silent` are those who have not answered a question of this strategy within the `deadline` (virtual seconds), with
+    the reason; it does not ask them again.
     """
 
     resolver: ConflictResolver
     conflict: Conflict
-    strategy: str
     deadline: float
+    done: asyncio.Future[Resolution]
+    strategy: str = ""
     silent: dict[str, str] = field(default_factory=dict)
+    attempts: list[str] = field(default_factory=list)
+    limit: asyncio.Timeout | None = None  # of the attempt that is going on
+    answer: asyncio.Future[Any] | None = None  # of the person who is being asked
 
     @property
     def random(self) -> Random:
@@ -70,9 +74,9 @@ class Case:
         """Propose that a participant gets what it claims; InvalidValue if it is not in the conflict."""
         return Proposal(winner, self.conflict.party(winner).claim, reason, veto)
 
-    def agree(self, position: Mapping[str, Any], reason: str = "") -> Proposal:
+    def agree(self, position: Mapping[str, Any], reason: str = "", veto: float = 0.0) -> Proposal:
         """Propose a common position, which anybody may reject."""
-        return Proposal(None, position, reason, veto=0.0)
+        return Proposal(None, position, reason, veto)
 
     def undecided(self, reason: str) -> Proposal:
         """Propose nothing: the next strategy is to try."""
@@ -92,22 +96,21 @@ class Case:
         raises InvalidValue is recorded and left out, like who is silent.
         """
         parties = [party for party in self.conflict.participants if party.name not in self.silent]
-        asked = {party.name: question for party in parties if (question := self._question(party.name, questions))}
-        round = content.get("round")
-        requests = [self._request(name, question, content) for name, question in asked.items()]
+        asked = {party.name: name for party in parties if (name := self._question(party.name, questions))}
+        requests = [self._request(who, question, content) for who, question in asked.items()]
         answers = dict(zip(asked, await asyncio.gather(*requests, return_exceptions=True), strict=True))
-        heard: dict[str, Any] = {}
+        question, heard, round = questions[0], dict[str, Any](), content.get("round")
         for party in parties:
             answer = answers[party.name] if party.name in answers else stated(party)
             if isinstance(answer, BaseException):  # its own error too: the others must not suffer
                 self.silent[party.name] = f"{type(answer).__name__}: {describe(answer)}"
-                self.record(party.name, {"silent": questions[0], "reason": self.silent[party.name]}, round)
+                self.record(party.name, {"silent": question, "reason": self.silent[party.name]}, round)
             elif answer is not None:
                 try:
                     heard[party.name] = read(party, answer)
-                    self.record(party.name, {questions[0]: heard[party.name]}, round)
+                    self.record(party.name, {question: heard[party.name]}, round)
                 except InvalidValue as error:
-                    self.record(party.name, {"invalid": questions[0], "reason": describe(error)}, round)
+                    self.record(party.name, {"invalid": question, "reason": describe(error)}, round)
         return heard
 
     def _question(self, name: str, questions: tuple[str, ...]) -> str | None:
@@ -124,7 +127,7 @@ class Case:
 
     def record(self, who: str, position: Mapping[str, Any], round: int | None = None) -> None:
         """Write into the trace what somebody has said."""
-        facts = {"conflict": self.conflict.id, "strategy": self.strategy, "round": round, "position": position}
+        facts = {"conflict": self.conflict.id, "strategy": self.strategy or None, "round": round, "position": position}
         self.resolver.world.trace.record("position", who, **facts)
 
 
@@ -141,7 +144,12 @@ async def voting(case: Case) -> Proposal:
 
     def read(party: Participant, answer: Any) -> list[str]:
         names = [answer] if isinstance(answer, str) else require.names("a vote", answer)
-        return list(dict.fromkeys(conflict.option(name) for name in names))
+        claims = [conflict.party(name).claim for name in names]  # equal claims may be one option
+        chosen = (
+            name if name in options else next(option for option in options if options[option] == claim)
+            for name, claim in zip(names, claims, strict=True)
+        )
+        return list(dict.fromkeys(chosen))
 
     votes = await case.ask("vote", stated=lambda party: conflict.ballot(party.name), read=read, options=options)
     papers = [Ballot(ranking, conflict.party(name).weight) for name, ranking in votes.items()]
@@ -186,87 +194,67 @@ async def consensus(case: Case) -> Proposal:
     key is settled where all accept: in the middle of the numbers, at the alternative best for all, or, if the context
     states a `capacity` for it, once the sum fits. It fails when nobody moves, or somebody is silent.
     """
-    talks, moved, round = Talks(case.conflict), True, 0
-    if not talks.open and case.conflict.kind in EXCLUSIVE:
+    conflict, settled, round, moved = case.conflict, dict[str, Any](), 0, True
+    offered = {party.name: {key: [value] for key, value in party.claim.items()} for party in conflict.participants}
+    open = list(dict.fromkeys(key for own in offered.values() for key in own))
+
+    def settle() -> None:
+        for key in [*open]:
+            values = {name: own[key] for name, own in offered.items() if key in own}
+            for value in _common_ground(values, conflict.context.get("capacity", {}).get(key)):
+                settled[key] = value
+                open.remove(key)
+
+    settle()
+    if not open and conflict.kind in EXCLUSIVE:
         return case.undecided("there is nothing to concede, and only one can have it")
-    while talks.open and moved and not case.silent and round < ROUNDS:
+    while open and moved and not case.silent and round < ROUNDS:
         round += 1
-        offers = await case.ask(
-            "concede",
-            stated=partial(Participant.offer, round=round),
-            read=talks.check,
-            round=round,
-            offers=talks.offers(),
-        )
-        moved = talks.hear(offers)
+        last = {name: {key: own[key][-1] for key in open if key in own} for name, own in offered.items()}
+        stated, read = partial(Participant.offer, round=round), partial(_read_offer, [*open])
+        offers = await case.ask("concede", stated=stated, read=read, round=round, offers=last)
+        moves = [_concede(offered[who][key], value) for who, offer in offers.items() for key, value in offer.items()]
+        moved = any(moves)
+        settle()
     if case.silent:
         return case.undecided(f"no answer from {', '.join(case.silent)}")
-    if talks.open:
-        return case.undecided(f"no common ground on {', '.join(talks.open)} after {round} rounds")
-    return case.agree(talks.settled, f"after {round} rounds of concessions")
+    if open:
+        return case.undecided(f"no common ground on {', '.join(open)} after {round} rounds of concessions")
+    return case.agree(settled, f"after {round} rounds of concessions")
 
 
-class Talks:
-    """A negotiation: what each party has offered so far, key by key, and the keys that are settled."""
-
-    def __init__(self, conflict: Conflict) -> None:
-        self._capacity = conflict.context.get("capacity", {})
-        self._offered = {
-            party.name: {key: [value] for key, value in party.claim.items()} for party in conflict.participants
-        }
-        self._keys = list(dict.fromkeys(key for own in self._offered.values() for key in own))
-        self.settled: dict[str, Any] = {}
-        self.hear({})
-
-    @property
-    def open(self) -> list[str]:
-        """The keys on which there is no common ground yet."""
-        return [key for key in self._keys if key not in self.settled]
-
-    def offers(self) -> dict[str, dict[str, Any]]:
-        """Return what each party offers now, on the open keys."""
-        return {name: {key: own[key][-1] for key in self.open if key in own} for name, own in self._offered.items()}
-
-    def check(self, party: Participant, answer: Any) -> dict[str, Any]:
-        """Return an offer on the open keys; InvalidValue if it is none."""
-        if not isinstance(answer, Mapping):
-            raise InvalidValue(f"{party.name} offers {answer!r}: give a value by key")
-        for key in [key for key in self.open if key in answer and is_number(party.claim.get(key))]:
-            require.number(f"the offer of {party.name} for {key!r}", answer[key])
-        return {key: answer[key] for key in self.open if key in answer and key in party.claim}
-
-    def hear(self, offers: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Take the offers of a round in; return whether anybody moved. To go back is to stand still."""
-        moved = False
-        for name, offer in offers.items():
-            for key, value in offer.items():
-                values = self._offered[name][key]
-                if _concedes(values, value):
-                    values.append(value)
-                    moved = True
-        self.settled |= {key: common[0] for key in self.open if (common := self._common(key))}
-        return moved
-
-    def _common(self, key: str) -> list[Any]:
-        """Return the value of a key that everybody accepts, in a list; an empty list if there is none."""
-        offered = {name: own[key] for name, own in self._offered.items() if key in own}
-        if all(is_number(value) for values in offered.values() for value in values):
-            if key in self._capacity:
-                shares = {name: values[-1] for name, values in offered.items()}
-                return [shares] if math.fsum(shares.values()) <= self._capacity[key] else []
-            low, high = max(map(min, offered.values())), min(map(max, offered.values()))
-            return [] if low > high else [low if low == high else (low + high) / 2]
-        first, *others = offered.values()
-        shared = [value for value in first if all(value in values for values in others)]
-        return sorted(shared, key=lambda value: sum(values.index(value) for values in offered.values()))[:1]
+def _read_offer(open: Iterable[str], party: Participant, answer: Any) -> dict[str, Any]:
+    """Return an offer on the open keys of a claim; InvalidValue if it is none."""
+    if not isinstance(answer, Mapping):
+        raise InvalidValue(f"{party.name} offers {answer!r}: give values by key, as in a claim")
+    offer = {key: answer[key] for key in open if key in answer and key in party.claim}
+    for key in offer:
+        if is_number(party.claim[key]):
+            require.number(f"the offer of {party.name} for {key!r}", offer[key])
+    return offer
 
 
-def _concedes(values: list[Any], value: Any) -> bool:
-    """Return whether an offer goes further than those before it, in their direction."""
-    if not is_number(value):
-        return value not in values
-    first, last = values[0], values[-1]
-    return bool(value != first if last == first else (value - last) * (last - first) > 0)
+def _concede(former: list[Any], value: Any) -> bool:
+    """Add an offer to those before it, if it goes further in their direction; return whether it does."""
+    first, last = former[0], former[-1]
+    if not is_number(first):
+        further = value not in former
+    else:
+        further = value != first if last == first else (value - last) * (last - first) > 0
+    former += [value] * further
+    return further
+
+
+def _common_ground(offered: Mapping[str, list[Any]], room: float | None) -> list[Any]:
+    """Return the value of a key that all accept, in a list; an empty one if there is none."""
+    if not all(is_number(own[0]) for own in offered.values()):
+        shared = [value for value in next(iter(offered.values())) if all(value in own for own in offered.values())]
+        return sorted(shared, key=lambda value: sum(own.index(value) for own in offered.values()))[:1]
+    if room is not None:
+        shares = {name: own[-1] for name, own in offered.items()}
+        return [shares] if math.fsum(shares.values()) <= room else []
+    low, high = max(map(min, offered.values())), min(map(max, offered.values()))
+    return [] if low > high else [low if low == high else (low + high) / 2]
 
 
 async def arbitration(case: Case) -> Proposal:
@@ -286,17 +274,34 @@ async def arbitration(case: Case) -> Proposal:
         else:
             case.record(arbiter, {"arbitrate": winner})
             return proposal
-    needed = conflict.context.get("required_capabilities", ())
-    scores = {party.name: sum(name in _skills(case, party) for name in needed) for party in conflict.participants}
-    best = [name for name in scores if scores[name] == max(scores.values())]
+    needed, agents = conflict.context.get("required_capabilities", ()), resolver.world.agents
+    skills = {p.name: agents[p.name].offers if p.name in agents else p.capabilities for p in conflict.participants}
+    match = {name: sum(need in own for need in needed) for name, own in skills.items()}
+    best = [name for name in match if match[name] == max(match.values())]
     if len(best) == 1:
-        return case.award(best[0], f"{scores[best[0]]} of {len(needed)} required capabilities", veto=1.0)
+        return case.award(best[0], f"{match[best[0]]} of {len(needed)} required capabilities", veto=1.0)
     return case.award(case.random.choice(best), f"drawn by lot among {len(best)}", veto=1.0)
 
 
-def _skills(case: Case, party: Participant) -> tuple[str, ...]:
-    agent = case.resolver.world.agents.get(party.name)
-    return party.capabilities if agent is None else tuple(agent.offers)
+async def person(case: Case) -> Proposal:
+    """Ask a person for a choice, and wait `patience` virtual seconds; nobody is asked to accept it."""
+    resolver, conflict, loop = case.resolver, case.conflict, case.resolver.world.loop
+    case.answer = loop.create_future()
+    answers: list[asyncio.Future[Any]] = [case.answer]
+    if resolver.ask_person is not None:
+        answers.append(asyncio.ensure_future(resolver.ask_person(conflict)))
+    await resolver.publish("conflict.pending", conflict=conflict, until=resolver.now + resolver.patience)
+    try:
+        first = asyncio.wait(answers, timeout=resolver.patience, return_when=asyncio.FIRST_COMPLETED)
+        await resolver.world.wait(first, who=resolver.name, what=f"a person to decide {conflict.id}")
+        choice = next((answer.result() for answer in answers if answer.done()), None)
+    finally:
+        for answer in answers:
+            answer.cancel()
+    if choice is None:
+        return case.undecided(f"no answer in {resolver.patience:g} s")
+    decide = case.award if isinstance(choice, str) else case.agree
+    return decide(choice, "decided by a person", veto=1.0)
 
 
 STRATEGIES: dict[str, Strategy] = {
