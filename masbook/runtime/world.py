@@ -270,11 +270,11 @@ class World:
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """Return the function and line, outside asyncio, in which a task waits; empty where it does not wait."""
+    """Return the function and line, outside the standard library, in which a task waits; empty if it does not."""
     place = ""
     coroutine: Any = task.get_coro()
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        if not frame.f_globals.get("__name__", "").startswith("asyncio"):
+        if not frame.f_globals.get("__name__", "").startswith(("asyncio", "contextlib")):
             place = f"{coroutine.__qualname__}, line {frame.f_lineno}"
         coroutine = coroutine.cr_await
     return place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 from society import Calculator
@@ -127,6 +128,19 @@ class TestInAWorld:
 
         world.run(scenario())
         assert not world.waits
+
+    def test_explain_names_the_waiting_line_of_the_scenario_not_of_the_library(self, world):
+        @asynccontextmanager
+        async def hold():
+            yield await asyncio.get_running_loop().create_future()
+
+        async def scenario():
+            async with hold():
+                pass
+
+        with pytest.raises(Stuck, match=r"main waits in .*scenario, line \d+") as caught:
+            world.run(scenario())
+        assert "aenter" not in str(caught.value)
 
     def test_explain_names_crashes_and_idle_worlds(self, world):
         assert "nobody waits for anything" in world.explain()
