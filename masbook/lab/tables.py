@@ -19,8 +19,8 @@ _SECONDS = """time seconds waited backoff spawned start end duration busy utilis
     sent delivered finished answered waiting service latency
     added ready started ended opened undone fairness"""
 IDS = "message conversation copies priority"
-_OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity"
-_DATA = "facts content data capabilities tags expected after participants position decision satisfaction arrived skills"
+_OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity arrived"
+_DATA = "facts content data capabilities tags expected after participants position decision satisfaction skills"
 DTYPES: dict[str, str] = {
     name: dtype
     for dtype, names in {
