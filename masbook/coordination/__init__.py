@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .access import Namespace, StateService
-    from .conflict import Conflict, ConflictResolver, Participant
+    from .conflict import Conflict, ConflictResolver, Negotiator, Participant, Resolution
+    from .detection import ConflictDetector
     from .dispatch import Coordinator, Worker
     from .replication import ReplicatedStore
     from .sqlite import SQLiteStore
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "Barrier": "sync",
     "Conflict": "conflict",
+    "ConflictDetector": "detection",
     "ConflictResolver": "conflict",
     "Coordinator": "dispatch",
     "Entry": "state",
     "Lock": "sync",
     "MemoryStore": "state",
     "Namespace": "access",
+    "Negotiator": "conflict",
     "Orchestrator": "workflow",
     "Participant": "conflict",
     "ReadWriteLock": "sync",
     "ReplicatedStore": "replication",
+    "Resolution": "conflict",
     "SQLiteStore": "sqlite",
     "Semaphore": "sync",
     "StateService": "access",
@@ -42,16 +46,19 @@ _HOMES = {
 __all__ = [
     "Barrier",
     "Conflict",
+    "ConflictDetector",
     "ConflictResolver",
     "Coordinator",
     "Entry",
     "Lock",
     "MemoryStore",
     "Namespace",
+    "Negotiator",
     "Orchestrator",
     "Participant",
     "ReadWriteLock",
     "ReplicatedStore",
+    "Resolution",
     "SQLiteStore",
     "Semaphore",
     "StateService",

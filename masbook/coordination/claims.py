@@ -131,6 +131,11 @@ class Conflict:
                 found[party.name] = party.claim
         return found
 
+    def option(self, name: str) -> str:
+        """Return which option the claim of a participant is; InvalidValue if it is not in the conflict."""
+        claim, options = self.party(name).claim, self.options()
+        return name if name in options else next(other for other in options if options[other] == claim)
+
     def ballot(self, name: str) -> list[str]:
         """Return the options that are worth something to a participant, best first: its own, if only one can win."""
         party = self.party(name)

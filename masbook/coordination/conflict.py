@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import AgentOffline, InvalidValue, MasbookError, describe
 from ..runtime import require
 from ..runtime.agent import Agent
-from ..runtime.capability import capability
+from ..runtime.capability import capability, require_async
 from ..runtime.message import MessageType, freeze
 from ..runtime.trace import KINDS
 from .claims import Conflict, Outcome, Participant, Resolution
@@ -69,6 +69,8 @@ class ConflictResolver(Agent):
         of its own, or None. With or without it, anybody may `answer` what is `pending`.
         """
         super().__init__(name, concurrency=1000)  # it mostly waits
+        for label, strategy in (strategies or {}).items():
+            require_async(strategy, f"the strategy {label!r}")
         self.strategies = {**STRATEGIES, "person": person, **(strategies or {})}
         self.rule = require.one_of("rule", rule, RULES)
         self.arbiter, self.ask_person = arbiter, ask_person
@@ -165,8 +167,11 @@ class ConflictResolver(Agent):
         """Return the case of a conflict; begin to settle it, if it is new."""
         if deadline is not None:
             require.positive("deadline", deadline)
-        for name in [strategy] if isinstance(strategy, str) else strategy or ():
+        names = strategy if isinstance(strategy, list | tuple) else [] if strategy is None else [strategy]
+        for name in names:
             require.one_of("strategy", name, self.strategies)
+        if strategy is not None and not names:
+            raise InvalidValue("strategy is an empty list: give at least one, or leave it out")
         if isinstance(given, str):
             return self._case(given)
         if not isinstance(given, Conflict):
@@ -191,14 +196,14 @@ class ConflictResolver(Agent):
 
     def _chain(self, kind: str, strategy: str | list[str] | None) -> list[tuple[str, Outcome]]:
         """Return the strategies to try, each with the outcome if it succeeds."""
-        if isinstance(strategy, list):
+        if strategy is not None and not isinstance(strategy, str):
             chain = strategy
         else:
             order, first = list(STRATEGIES), strategy or FIRST[kind]
             start = order.index(first if first in STRATEGIES else FIRST[kind])
             chain = list(dict.fromkeys([first, *[order[(start + step) % len(order)] for step in range(3)]]))[:3]
         outcomes: list[tuple[str, Outcome]] = [(name, "escalated" if i else "resolved") for i, name in enumerate(chain)]
-        if not isinstance(strategy, list):
+        if strategy is None or isinstance(strategy, str):
             outcomes += [("person", "person")] if self.patience else []
             outcomes += [(self.default, "default")] if self.default else []
         return outcomes
@@ -225,6 +230,8 @@ class ConflictResolver(Agent):
         try:
             async with asyncio.timeout(None) as case.limit:
                 proposal = await self.strategies[name](case)
+                if not isinstance(proposal, Proposal):
+                    raise InvalidValue(f"{name} returned {proposal!r}: return case.award(...), agree or undecided")
                 reason = proposal.reason
                 if proposal.decision is None:
                     outcome = "undecided"

@@ -85,8 +85,8 @@ class Case:
     async def ask(
         self,
         *questions: str,
-        stated: Callable[[Participant], Any],
-        read: Callable[[Participant, Any], Any],
+        stated: Callable[[Participant], Any] = lambda party: None,
+        read: Callable[[Participant, Any], Any] = lambda party, answer: answer,
         **content: Any,
     ) -> dict[str, Any]:
         """Ask all participants at once; return what they answer, by name, in the order of the conflict.
@@ -144,12 +144,7 @@ async def voting(case: Case) -> Proposal:
 
     def read(party: Participant, answer: Any) -> list[str]:
         names = [answer] if isinstance(answer, str) else require.names("a vote", answer)
-        claims = [conflict.party(name).claim for name in names]  # equal claims may be one option
-        chosen = (
-            name if name in options else next(option for option in options if options[option] == claim)
-            for name, claim in zip(names, claims, strict=True)
-        )
-        return list(dict.fromkeys(chosen))
+        return list(dict.fromkeys(conflict.option(name) for name in names))
 
     votes = await case.ask("vote", stated=lambda party: conflict.ballot(party.name), read=read, options=options)
     papers = [Ballot(ranking, conflict.party(name).weight) for name, ranking in votes.items()]
