@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .access import Namespace, StateService
+    from .board import TaskBoard
+    from .book import TeamTask
     from .conflict import Conflict, ConflictResolver, Negotiator, Participant, Resolution
     from .detection import ConflictDetector
     from .dispatch import Coordinator, Worker
+    from .hierarchy import Member, Role, Skill
     from .replication import ReplicatedStore
     from .sqlite import SQLiteStore
     from .state import Entry, MemoryStore, StateStore
@@ -27,6 +30,7 @@ _HOMES = {
     "Coordinator": "dispatch",
     "Entry": "state",
     "Lock": "sync",
+    "Member": "hierarchy",
     "MemoryStore": "state",
     "Namespace": "access",
     "Negotiator": "conflict",
@@ -35,11 +39,15 @@ _HOMES = {
     "ReadWriteLock": "sync",
     "ReplicatedStore": "replication",
     "Resolution": "conflict",
+    "Role": "hierarchy",
     "SQLiteStore": "sqlite",
     "Semaphore": "sync",
+    "Skill": "hierarchy",
     "StateService": "access",
     "StateStore": "state",
     "Task": "workflow",
+    "TaskBoard": "board",
+    "TeamTask": "book",
     "Worker": "dispatch",
     "Workflow": "workflow",
 }
@@ -51,6 +59,7 @@ __all__ = [
     "Coordinator",
     "Entry",
     "Lock",
+    "Member",
     "MemoryStore",
     "Namespace",
     "Negotiator",
@@ -59,11 +68,15 @@ __all__ = [
     "ReadWriteLock",
     "ReplicatedStore",
     "Resolution",
+    "Role",
     "SQLiteStore",
     "Semaphore",
+    "Skill",
     "StateService",
     "StateStore",
     "Task",
+    "TaskBoard",
+    "TeamTask",
     "Worker",
     "Workflow",
 ]

@@ -1,0 +1,304 @@
+"""The task board of a team: who does which task, and when.
+
+An agent like any other: `submit`, `task`, `outcome`, `cancel`, `answer` and `team_status` answer calls and messages.
+The board gives the most urgent task to a member with the skills and a free hand as soon as there are both; what must
+wait holds up nobody behind it. The seams are plain functions: `choose` says who gets a task, `escalation` who is the
+next level.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any, Literal
+
+from ..errors import InvalidValue, describe
+from ..runtime import require
+from ..runtime.agent import Agent
+from ..runtime.capability import capability
+from ..runtime.message import freeze
+from ..runtime.supervision import Supervision
+from ..runtime.world import World
+from .book import PERSON, TaskBook, TeamTask
+from .hierarchy import Member, best_fit, next_level
+
+Handover = Literal["delegated", "assistance", "escalated"]
+
+
+class TaskBoard(TaskBook):
+    """Keeps the tasks of a team and gives them out.
+
+    Every task ends exactly once, a parent after its subtasks; nobody has more in hand than its capacity. What is
+    escalated above the top is for `ask_person`, a coroutine function of the task; whether there is one or not, anybody
+    may `answer` it. After `patience` virtual seconds the answer is `default`.
+
+        board = world.spawn(TaskBoard("board"))
+        world.spawn(Member("ada", "specialist", {"billing": 4}))
+        task = world.run(board.submit(TeamTask("Refund", priority=4, requires={"billing": 3})))
+        world.run(board.outcome(task.id)).result
+    """
+
+    def __init__(
+        self,
+        name: str = "board",
+        *,
+        choose: Callable[[TeamTask, list[Member], Random], Member] = best_fit,
+        escalation: Callable[[Member, Mapping[str, Member]], Member | None] = next_level,
+        ask_person: Callable[[TeamTask], Awaitable[Any]] | None = None,
+        patience: float = 60.0,
+        default: Any = None,
+    ) -> None:
+        super().__init__(name)
+        self.choose, self.escalation, self.ask_person = choose, escalation, ask_person
+        self.patience, self.default = require.positive("patience", patience), freeze(default, "default")
+        self.team: dict[str, Member] = {}
+        self._queues: dict[Any, list[tuple[int, int, str]]] = {}  # pending tasks by who may do them, most urgent first
+        self._queued = 0
+        self._fresh: list[str] = []  # queued since tasks were last given out
+        self._attempts: dict[str, asyncio.Task[Any]] = {}  # the work in hand, by task
+        self._stirred = False
+
+    # Operations
+
+    @capability
+    async def submit(
+        self, task: TeamTask, parent: str | None = None, by: str | None = None, how: Handover | None = None
+    ) -> TeamTask:
+        """Add a task and those below it, and return it as it is now; what nobody can do has failed already.
+
+        A subtask is at least as urgent as its parent. `by` and `how` are for members. InvalidValue for an id that is
+        taken, a parent that is not there or has ended, and an assignee who is not there or lacks a skill.
+        """
+        above = None if parent is None else await self.task(parent)
+        if above is not None and above.ended is not None:
+            raise InvalidValue(f"{parent} has {above.status}: it takes no more subtasks")
+        if how is not None and by not in self.team:
+            raise InvalidValue(f"{by!r} is not in the team of {self.name}: only a member can hand a task over")
+        if how == "escalated" or (how == "assistance" and not task.requires):
+            task = replace(task, assignee=self._above(by))
+        usual = f"{parent}.{len(above.children) + 1}" if above else self.world.new_id("task")
+        plan = self._plan(replace(task, id=task.id or usual, by=by if how else None), above)
+        for new in plan:
+            self._check_assignee(new)
+        id = plan[0].id
+        if above is not None:
+            self._put(above.id, children=(*above.children, id))
+        for new in plan:
+            self._enter(new)
+        if how is not None:
+            self._record_handover(id, str(by), task.assignee, how, task.title)
+        for new in plan:
+            if self._book[new.id].status == "pending":  # or it has ended with an impossible one before it
+                self._queue(new)
+        return self._book[id]
+
+    @capability
+    async def answer(self, task: str, answer: Any) -> TeamTask:
+        """Answer for the person above the top; InvalidValue unless the task waits for that."""
+        found = await self.task(task)
+        if found.status != "in_progress" or found.worker != PERSON:
+            raise InvalidValue(f"{task} is {found.status} and waits for no answer; see tasks(status='in_progress')")
+        self._finish(task, freeze(answer, "answer"), "answered")
+        return self._book[task]
+
+    @capability(cost=0.1)
+    async def team_status(self) -> dict[str, Any]:
+        """Return who is present by role, tasks by status, tasks in hand, success rate and mean time to the end.
+
+        The last two count what has ended and was not cancelled; they are None where nothing has.
+        """
+        ended = [task for task in self._book.values() if task.ended is not None and task.status != "cancelled"]
+        times = [task.ended - task.added for task in ended if task.ended is not None]
+        present = Counter(member.role.value for member in self.team.values() if member.present)
+        return {
+            "members": {"total": len(self.team), "present": present.total(), **present},
+            "tasks": {"total": len(self._book), **Counter(task.status for task in self._book.values())},
+            "workload": {member.name: member.workload for member in self.team.values()},
+            "success_rate": sum(task.status == "completed" for task in ended) / len(ended) if ended else None,
+            "mean_time": sum(times) / len(times) if times else None,
+        }
+
+    # What the world and members call
+
+    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
+        """Come into the world, where members find the board by name."""
+        super().enter(world, parent, supervision)
+        world.named["board", self.name] = self
+
+    async def on_start(self) -> None:
+        """Take back what was in hand if the board has crashed."""
+        self._stirred = False
+        for task in await self.tasks("in_progress"):
+            self._give_back(task, f"{self.name} has crashed")
+        self.stir()
+
+    async def on_stop(self) -> None:
+        """End what is left: nobody waits for it in vain."""
+        for id in list(self._book):
+            self._end(id, "cancelled", f"{self.name} has stopped")
+
+    def admit(self, member: Member) -> None:
+        """Take a member into the team; InvalidValue unless its superior is in it, of no lower role, not below it."""
+        above = member.superior
+        while above is not None:
+            if above == member.name:
+                raise InvalidValue(f"{above} would be its own superior: superiors form no circle")
+            if above not in self.team:
+                raise InvalidValue(f"no member {above!r} to be a superior: spawn superiors first")
+            boss = self.team[above]
+            if boss.role < member.role:
+                raise InvalidValue(f"{above}, a {boss.role.value}, is no superior for a {member.role.value}")
+            above = boss.superior
+        self.team[member.name] = member
+        member.when_gone(partial(self._lose, member))
+        facts = {"superior": member.superior, "skills": member.levels, "capacity": member.capacity}
+        self.world.trace.record("joined", member.name, team=self.name, role=member.role.value, **facts)
+
+    def stir(self) -> None:
+        """Give out tasks soon: there is a new one, or somebody is free."""
+        if self.state in ("idle", "busy") and not self._stirred:
+            self._stirred = True
+            self.background(self._give_out())
+
+    # Giving out
+
+    def _check_assignee(self, task: TeamTask) -> None:
+        if task.assignee not in (None, PERSON):
+            member = self.team.get(task.assignee or "")
+            if member is None or not member.can(task):
+                lack = "is not in the team" if member is None else f"lacks {task.needs}"
+                raise InvalidValue(f"{task.assignee!r} {lack}: name somebody else to do {task.title!r}, or nobody")
+
+    def _queue(self, task: TeamTask) -> None:
+        """Let a task wait for a free hand; it fails where nobody will ever have one for it."""
+        if not self._able(task):
+            return self._fail(task.id, f"impossible: nobody can do it who has {task.needs}")
+        self._queued += 1
+        key = (task.assignee, task.by, task.needs)
+        heapq.heappush(self._queues.setdefault(key, []), (-task.priority, self._queued, task.id))
+        self._fresh.append(task.id)
+        self.stir()
+        return None
+
+    def _able(self, task: TeamTask) -> list[Member | None]:
+        """Return who can do a task, also those who are busy, or have crashed and will be back; None is the person."""
+        if task.assignee == PERSON:
+            return [None]
+        here = [member for member in self.team.values() if member.online and member.name != task.by]
+        if task.assignee is None:
+            return [member for member in here if member.can(task)]
+        assigned = self.team[task.assignee]
+        deputy = assigned if assigned.present else self.escalation(assigned, self.team) or assigned
+        return [member for member in here if member is deputy]
+
+    async def _give_out(self) -> None:
+        """Give out what can be given out, the most urgent first; what must wait holds up nobody behind it."""
+        self._stirred = False
+        queues = [queue for queue in self._queues.values() if queue]
+        while queues:
+            queue = min(queues)
+            task = self._book[queue[0][-1]]
+            able = self._able(task) if task.status == "pending" else []
+            free = [member for member in able if member is None or member.free]
+            if able and not free:
+                queues.remove(queue)
+                continue
+            heapq.heappop(queue)
+            queues = [queue for queue in queues if queue]
+            if free:
+                self._start(task, free)
+            elif task.status == "pending":  # the last who could do it has left
+                self._fail(task.id, f"impossible: nobody is left who has {task.needs}")
+        fresh, self._fresh = self._fresh, []
+        for task in [self._book[id] for id in fresh if self._book[id].status == "pending"]:
+            names = [f"{member.name}{'' if member.present else ' (away)'}" for member in self._able(task) if member]
+            self._record("task_waiting", task, reason=f"busy: {', '.join(names)}")
+
+    def _start(self, task: TeamTask, free: list[Member | None]) -> None:
+        """Put a task into the hands of one who is free."""
+        who = free[0]
+        if task.assignee is None:
+            who = self.choose(task, [member for member in free if member is not None], self.random)
+            if who not in free:
+                raise InvalidValue(f"choose returned {who!r}: return one of the members that it was given")
+        name = PERSON if who is None else who.name
+        task = self._put(task.id, status="in_progress", worker=name, attempts=task.attempts + 1)
+        if who is not None:
+            who.hand[task.id] = None
+        self._record("task_started", task, name, attempt=task.attempts)
+        self._attempts[task.id] = self.background(self._attempt(task))
+
+    async def _attempt(self, task: TeamTask) -> None:
+        """Have a task done by who has it in hand, and take in what comes of it."""
+        reason = None
+        try:
+            if task.worker == PERSON:
+                result, reason = await self._consult(task)
+            else:
+                content = {"task": task}
+                result = await self.request(str(task.worker), "perform", content, timeout=None, on_timeout="cancel")
+        except Exception as error:  # whatever the work raises is the failure of the task
+            self._fail(task.id, f"{type(error).__name__}: {describe(error)}")
+        else:
+            self._finish(task.id, result, reason)
+
+    async def _consult(self, task: TeamTask) -> tuple[Any, str]:
+        """Return the answer of the person, or the default one after the deadline, and which of them it is."""
+        question = self.ask_person(task) if self.ask_person else self.world.loop.create_future()
+        try:
+            async with asyncio.timeout(self.patience):
+                answer = await self.world.wait(question, who=self.name, what=f"a person to answer {task.id}")
+                return freeze(answer, "answer"), "answered"
+        except TimeoutError:
+            return self.default, f"by default: no answer in {self.patience:g} s"
+
+    # What follows
+
+    def _release(self, task: TeamTask) -> None:
+        """Take a task out of the hands of who has it, and stop the work."""
+        attempt = self._attempts.pop(task.id, None)
+        if attempt is not None:
+            if attempt is not asyncio.current_task(self.world.loop):
+                attempt.cancel()
+            if task.worker in self.team:
+                self.team[task.worker].hand.pop(task.id, None)
+            self.stir()
+
+    def _give_back(self, task: TeamTask, error: str) -> None:
+        """Take a task back from who cannot go on with it."""
+        self._record("task_failed", task, task.worker, attempt=task.attempts, error=error, next="given back")
+        self._begin_again(task)
+
+    def _lose(self, member: Member) -> None:
+        """Take back what a member that stops or crashes has in hand."""
+        member.when_gone(partial(self._lose, member))  # and the next time
+        fate = "crashed" if member.state == "error" else "stopped"
+        for id in list(member.hand):
+            self._give_back(self._book[id], f"{member.name} has {fate}")
+        self.stir()
+
+    def _next_level(self, task: TeamTask, reason: str) -> str:
+        """Return to whom a task goes from who had it last, and record that it does."""
+        above = self._above(task.worker or task.by)
+        self._record_handover(task.id, task.worker or self.name, above, "escalated", reason)
+        return above
+
+    def _above(self, who: str | None) -> str:
+        """Return the next level above a member; above anybody else that is the first member of the highest role."""
+        member = self.team.get(who or "")
+        if member is not None:
+            boss = self.escalation(member, self.team)
+        else:
+            here = [member for member in self.team.values() if member.present]
+            boss = max(here, key=lambda member: member.role, default=None)
+        if boss is not None and boss is member:
+            raise InvalidValue(f"escalation returned {boss.name} for itself: return somebody above, or None")
+        return PERSON if boss is None else boss.name
+
+    def _record_handover(self, task: str, who: str, to: str | None, how: str, reason: str) -> None:
+        self.world.trace.record("handover", who, team=self.name, task=task, to=to, how=how, reason=reason)
