@@ -121,7 +121,8 @@ def hierarchy(source: Source) -> Figure:
                 tree.plot([x - _STEP, x - _STEP, x], [above, row, row], color=GREY, linewidth=1, zorder=1)
             tree.plot(x, row, "o", color=INK, markersize=0.6 * size)
             name = tree.annotate(member.who, (x + 0.1, row), va="center", fontsize=size, weight="bold", gid="member")
-            tree.annotate(f"  {member.role}", (1, 0.5), xycoords=name, va="center", fontsize=size, color=GREY)
+            beside: dict[str, Any] = {"xycoords": name, "xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+            tree.annotate(member.role, (1, 0.5), fontsize=size, color=GREY, gid="role", **beside)
             _stack(bars, row, tried.loc[tried["agent"] == member.who, "status"].value_counts(), TASKS)
             note_row(bars, row, _remark(member), size)
         label_rows(tree, [""] * len(members), size)

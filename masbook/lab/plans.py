@@ -74,7 +74,8 @@ def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
         axes.barh(tried["row"], tried["duration"], 0.72, tried["start"], **look)
         label_rows(axes, [label for label, _ in notes], size)
         for row, (_, note) in enumerate(notes):
-            note_row(axes, row, note, size)
+            if note:
+                note_row(axes, row, note, size)
         start = tasks["added"].min()
         axes.set_xlim(start, end if end > start else start + 1)
         axes.set_xlabel(TIME)
