@@ -63,8 +63,8 @@ class Work:
         elif kind == "task_started":
             self.tries.append(Attempt(self.workflow, self.task, self.capability, who, facts["attempt"], time))
             self.status, self.agent, self.started = "running", who, self.tries[0].start
-        elif kind == "task_part":
-            self._close(time, "completed", None, who)
+        elif kind == "task_part" or (kind == "task_waiting" and str(facts["reason"]).startswith("subtasks")):
+            self._close(time, "completed", None, who)  # its own part is done
         elif kind == "task_failed":
             self.error = facts["error"]
             self._close(time, "failed", facts["error"], who)

@@ -79,7 +79,6 @@ def team(workers: int = 2) -> Trace:
     book.at(3.0, "task_failed", "worker_0", workflow="w", task="task-2", attempt=1, error="E: x", next="escalate")
     book.at(3.0, "handover", "worker_0", team="w", task="task-2", to="lead", how="escalated", reason="E: x")
     book.at(3.0, "task_started", "lead", workflow="w", task="task-2", attempt=2)
-    book.at(4.0, "task_part", "ann", workflow="w", task="task-1", attempt=1)
     book.at(4.0, "task_waiting", "boss", workflow="w", task="task-1", reason="subtasks: task-3")
     book.at(6.0, "task_ended", "boss", workflow="w", task="task-2", status="completed")
     book.at(8.0, "task_started", "ann", workflow="w", task="task-3", attempt=1)
