@@ -87,16 +87,16 @@ class SQLiteStore(MemoryStore):
 
 def _open(path: str) -> sqlite3.Connection:
     """Return a connection to one of our files, made if there is none; InvalidValue for a file of another kind."""
+    there = Path(path).is_file() and Path(path).stat().st_size > 0
     db = None
     try:
-        db = sqlite3.connect(path, timeout=1.0, check_same_thread=False)  # the world has a thread of its own
+        db = sqlite3.connect(path, timeout=0.2, check_same_thread=False)  # the world has a thread of its own
         (mark,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and (mark != _MARK or db.execute("PRAGMA quick_check").fetchone() != ("ok",)):
+        if there and (mark != _MARK or db.execute("PRAGMA quick_check").fetchone() != ("ok",)):
             raise sqlite3.DatabaseError("it is damaged, or masbook has not made it")
-        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", _TABLE):
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id = {_MARK}")
+        for pragma in (f"application_id = {_MARK}", "journal_mode = WAL", "synchronous = NORMAL"):
+            db.execute(f"PRAGMA {pragma}")
+        db.execute(_TABLE)
     except sqlite3.Error as error:
         if db is not None:
             db.close()

@@ -13,7 +13,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import InvalidValue, VersionConflict
 from ..runtime import require
@@ -48,6 +48,7 @@ class Entry(NamedTuple):
         return hashlib.sha256(canonical(self.value).encode()).hexdigest()
 
 
+@runtime_checkable
 class StateStore(Protocol):
     """What every store can do; whoever inherits from it has to write the first six methods. `by` is who acts.
 
