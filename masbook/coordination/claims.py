@@ -47,7 +47,7 @@ class Participant:
         for what, value in (("weight", self.weight), ("load", self.load or 0.0)):
             if require.not_negative(f"the {what} of {self.name}", value) == math.inf:
                 raise InvalidValue(f"the {what} of {self.name} is infinite: give a number")
-        require.names(f"the capabilities of {self.name}", self.capabilities)
+        object.__setattr__(self, "capabilities", require.names(f"the capabilities of {self.name}", self.capabilities))
         for key, limit in self.limits.items():
             ideal = self.claim[require.one_of(f"a limit of {self.name}", key, self.claim)]
             if is_number(ideal):
@@ -175,7 +175,7 @@ class Resolution:
     outcome: Outcome
     reason: str
     satisfaction: Mapping[str, float]
-    attempts: Sequence[str]
+    attempts: tuple[str, ...]
     seconds: float
 
     @property
