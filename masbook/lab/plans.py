@@ -76,8 +76,8 @@ def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
         for row, (_, note) in enumerate(notes):
             if note:
                 note_row(axes, row, note, size)
-        start = tasks["added"].min()
-        axes.set_xlim(start, end if end > start else start + 1)
+        start, stop = tasks["added"].min(), tasks["last"].max()
+        axes.set_xlim(start, stop if stop > start else start + 1)
         axes.set_xlabel(TIME)
         key(axes, [*swatches(TASKS, [*tried["status"], "waiting"]), *_critical_key(tasks)])
     return chart
