@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import InvalidValue
@@ -51,7 +52,8 @@ def one_of(what: str, value: Any, options: Any) -> Any:
 
 def names(what: str, values: Any) -> tuple[str, ...]:
     """Return the values if they are several names, not one text."""
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+    several = isinstance(values, Iterable) and not isinstance(values, str)
+    if not several or not all(isinstance(value, str) for value in values):
         raise InvalidValue(f"{what} is {values!r}: give a list of names, such as ['{values}']")
     return tuple(values)
 
