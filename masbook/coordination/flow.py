@@ -1,6 +1,6 @@
-"""A workflow under way: which tasks are ready, which have ended, and what they gave.
+"""A workflow under way: which tasks are ready, which have ended, and who may have which resources.
 
-The orchestrator calls it. Nothing here knows of agents or of time; the order comes from graphlib.
+The orchestrator calls it. Nothing here knows of agents; the order of tasks comes from graphlib.
 """
 
 from __future__ import annotations
@@ -8,105 +8,103 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from graphlib import TopologicalSorter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from ..runtime.message import FrozenDict, freeze
 from .plan import Outcome, Task, TaskOutcome, Workflow, references, root
 
+Key = tuple[str, str]  # a resource: the workflow that declares it, "" for the orchestrator, and its name
 
+
+@dataclass(slots=True, eq=False)
 class Job:
-    """A task under way; `failures` is how often it was tried in vain, `holds` whether it has its resources."""
+    """A task under way, `pending`, `ready`, `running` or `waiting` until it has ended."""
 
-    __slots__ = (
-        *("agent", "attempts", "ended", "error", "failures", "flow", "graph", "holds", "inputs", "needs"),
-        *("refers", "started", "status", "task", "timer", "undone"),
-    )
+    flow: Flow
+    task: Task
+    inputs: Mapping[str, Any] | None  # as they are sent, once that is known
+    behind: int = 0  # how many tasks that have not ended it comes after
+    followers: list[Job] = field(default_factory=list)
+    status: str = "pending"
+    agent: str | None = None
+    attempts: int = 0  # how often it was given to an agent
+    failures: int = 0  # how often it was tried in vain
+    started: float | None = None  # first given to an agent
+    ended: float | None = None
+    error: str | None = None
+    undone: bool | None = None
+    holds: Mapping[Key, float] | None = None
+    timer: Any = None  # of the next attempt, or of the end of a wait
 
-    def __init__(self, flow: Flow, task: Task, graph: TopologicalSorter[str]) -> None:
-        self.flow, self.task, self.graph = flow, task, graph
-        self.status = "pending"
-        self.agent: str | None = None
-        self.attempts = self.failures = 0
-        self.started: float | None = None
-        self.ended: float | None = None
-        self.error: str | None = None
-        self.undone: bool | None = None
-        self.refers = [*references(task.inputs)] if task.inputs else None
-        self.inputs: Mapping[str, Any] | None = None  # as they are sent, once that is known
-        self.needs: dict[tuple[str, str], float] | None = None
-        self.holds = False
-        self.timer: Any = None  # of the next attempt, or of the end of a wait
+    @property
+    def span(self) -> float:
+        """How long it took from its first start, in virtual seconds."""
+        return 0.0 if self.started is None or self.ended is None else self.ended - self.started
 
     def begin(self, agent: str, now: float) -> float:
         """Count an attempt by an agent; return when it began."""
         self.status, self.agent = "running", agent
         self.attempts += 1
-        self.started = now if self.started is None else self.started
+        if self.started is None:
+            self.started = now
         return now
-
-    def outcome(self) -> TaskOutcome:
-        """Return what became of it so far."""
-        return TaskOutcome(self.status, self.agent, self.attempts, self.started, self.ended, self.error, self.undone)
 
 
 class Flow:
-    """One execution of a workflow; `status` is `running`, `paused`, `rolling_back`, or how it ended."""
+    """One execution of a workflow, `running` or `paused`, then `rolling_back`, until it has ended."""
 
     def __init__(self, name: str, workflow: Workflow, orchestrator: str, now: float, done: asyncio.Future[Outcome]):
         self.id, self.workflow, self.began, self.done = name, workflow, now, done
         self.status = "running"
+        self.verdict: tuple[str, str | None] = ("completed", None)  # how it has ended, or will when it is rolled back
+        self.outcome: Outcome | None = None
         self.tasks: dict[str, Task] = {}
         self.jobs: dict[str, Job] = {}
         self.ready: list[tuple[float, int, Job]] = []
         self.open = 0  # tasks that have not ended
-        self.busy = 0  # tasks that have one of the places for running tasks
+        self.busy = 0  # tasks that run
         self.lanes: dict[asyncio.Task[None], None] = {}
         self.undo: list[Job] = []  # completed tasks with a compensation
-        self.lost: dict[str, str] = {}  # what became of tasks that others cannot come after
+        self.lost: dict[str, str] = {}  # what became of tasks that nothing can come after
         self.results: dict[str, Any] = {}
-        self.shared: dict[str, Any] = dict(workflow.context)
-        itself = FrozenDict(id=name, name=workflow.name, orchestrator=orchestrator)
-        self.context = MappingProxyType(ChainMap(self.results, self.shared, {"workflow": itself}))
-        self.outcome: Outcome | None = None
-        self.verdict: tuple[str, str | None] = ("cancelled", None)  # how it will have ended when it is rolled back
-        self.timer: Any = None
-        self.call_off: Callable[[], Any] = bool  # no longer notice when the orchestrator is gone
-        self._others: dict[str, list[TopologicalSorter[str]]] = {}  # graphs of tasks that were added later
+        self.shared = dict(workflow.context)
+        itself = {"workflow": FrozenDict(id=name, name=workflow.name, orchestrator=orchestrator)}
+        self.context = MappingProxyType(ChainMap(self.results, self.shared, itself))
+        self.ends: list[Any] = []  # what is called when it ends
         self._pushed = 0
-
-    def add(self, tasks: Sequence[Task]) -> list[Job]:
-        """Take in tasks and return those that are ready.
-
-        They form a graph of their own: one that has begun to give out tasks takes no more.
-        """
-        new = {task.id for task in tasks}
-        waited = {name for task in tasks for name in task.after if name in self.jobs and self.jobs[name].ended is None}
-        graph = TopologicalSorter(
-            {task.id: [name for name in task.after if name in new or name in waited] for task in tasks}
-        )
-        graph.prepare()
-        for name in sorted(waited):
-            self._others.setdefault(name, []).append(graph)
-        for task in tasks:
-            self.tasks[task.id], self.jobs[task.id] = task, Job(self, task, graph)
-        self.open += len(tasks)
-        return [self.jobs[name] for name in graph.get_ready() if name in new]
 
     @property
     def room(self) -> bool:
         """Whether one more task may run."""
         return self.status == "running" and self.busy < self.workflow.max_parallel
 
-    def follow(self, job: Job) -> Iterator[Job]:
-        """Yield the tasks that were only waiting for this one to end."""
-        name = job.task.id
-        for graph in (job.graph, *self._others.pop(name, ())):
-            graph.done(name)
-            for follower in graph.get_ready():
-                yield self.jobs[follower]
+    def add(self, tasks: Sequence[Task]) -> list[Job]:
+        """Take in tasks and return those that are ready."""
+        jobs = self.jobs
+        for task in tasks:
+            simple = task.condition is None and not (task.inputs and any(references(task.inputs)))
+            jobs[task.id] = Job(self, task, task.inputs if simple else None)
+        for task in tasks:
+            job = jobs[task.id]
+            for name in task.after:
+                if (before := jobs[name]).ended is None:
+                    job.behind += 1
+                    before.followers.append(job)
+            self.tasks[task.id] = task
+        self.open += len(tasks)
+        return [job for task in tasks if not (job := jobs[task.id]).behind]
+
+    def follow(self, job: Job) -> list[Job]:
+        """Return the tasks that were only waiting for this one to end."""
+        found = []
+        for follower in job.followers:
+            follower.behind -= 1
+            if not follower.behind:
+                found.append(follower)
+        return found
 
     def push(self, job: Job) -> None:
         """Put a task among those that are ready: higher priority first, then first come."""
@@ -115,39 +113,86 @@ class Flow:
         heapq.heappush(self.ready, (-job.task.priority, self._pushed, job))
 
     def keep(self, job: Job, result: Any) -> None:
-        """Keep the result of a completed task; its `context_updates`, if it has any, go into the context."""
+        """Keep the result of a task; if it has `context_updates`, they go into the shared context."""
         self.results[job.task.id] = result = freeze(result)
-        if isinstance(result, FrozenDict) and isinstance(result.get("context_updates"), FrozenDict):
-            self.shared.update(result["context_updates"])
+        if isinstance(result, FrozenDict) and isinstance(updates := result.get("context_updates"), FrozenDict):
+            self.shared.update(updates)
         if job.task.compensation is not None:
             self.undo.append(job)
 
     def missing(self, job: Job) -> str | None:
-        """Return which task, skipped by its own condition, this one needs the result of."""
-        names = (root(path, self.jobs) for path in job.refers or ())
-        return next((name for name in names if name is not None and self.jobs[name].status == "skipped"), None)
+        """Return a task that was skipped by a condition, and whose result this one needs."""
+        names = (root(path, self.jobs) for path in references(job.task.inputs))
+        return next((name for name in names if name and self.jobs[name].status == "skipped"), None)
 
     def progress(self) -> dict[str, Any]:
-        """Return the counts of tasks by state, the share that has ended, and which are running."""
+        """Return how far it is."""
         states = Counter(job.status for job in self.jobs.values())
         running = [name for name, job in self.jobs.items() if job.status == "running"]
         share = 1.0 - self.open / len(self.jobs) if self.jobs else 1.0
-        facts = {"workflow": self.id, "name": self.workflow.name, "status": self.status, "tasks": len(self.jobs)}
-        return {**facts, "states": dict(sorted(states.items())), "progress": share, "running": running}
+        facts = {"workflow": self.id, "name": self.workflow.name, "status": self.status, "total": len(self.jobs)}
+        return {**facts, "tasks": dict(sorted(states.items())), "progress": share, "running": running}
 
-    def conclude(self, status: str, detail: str | None, now: float) -> Outcome:
-        """End the workflow and return its outcome."""
-        self.status = status
-        tasks = {name: job.outcome() for name, job in self.jobs.items()}
+    def conclude(self, now: float) -> Outcome:
+        """End it and return its outcome."""
+        self.status, detail = self.verdict
+        tasks = {
+            name: TaskOutcome(job.status, job.agent, job.attempts, job.started, job.ended, job.error, job.undone)
+            for name, job in self.jobs.items()
+        }
+        results, shared = FrozenDict(self.results), FrozenDict(self.shared)
         self.outcome = Outcome(
-            self.id,
-            self.workflow.name,
-            status,
-            FrozenDict(self.results),
-            tasks,
-            FrozenDict(self.shared),
-            self.began,
-            now,
-            detail,
+            self.id, self.workflow.name, self.status, results, tasks, shared, self.began, now, detail
         )
         return self.outcome
+
+    def needs(self, task: Task) -> dict[Key, float]:
+        """Return the resources that a task needs."""
+        own = self.workflow.resources
+        return {(self.id if name in own else "", name): amount for name, amount in task.resources.items()}
+
+
+class Resources:
+    """Amounts that tasks hold while they run.
+
+    A task gets all that it needs at once, so that none waits while it holds. Who has waited longer, or has priority,
+    has what is free kept for it, so that a task that needs much is not overtaken for ever.
+    """
+
+    def __init__(self) -> None:
+        self.free: dict[Key, float] = {}
+        self.lines: dict[Any, list[tuple[float, int, Job]]] = {}  # those that wait, by what they need
+        self._joined = 0
+
+    def queue(self, job: Job) -> None:
+        """Let a task wait in line."""
+        self._joined += 1
+        line = self.lines.setdefault((job.flow, *sorted(job.task.resources)), [])
+        heapq.heappush(line, (-job.task.priority, self._joined, job))
+
+    def grant(self) -> Iterator[Job]:
+        """Give the tasks in line what they need, as far as it goes, and yield those that may run."""
+        heads = [(line[0], key) for key, line in self.lines.items()]
+        heapq.heapify(heads)
+        reserved: Counter[Key] = Counter()
+        while heads:
+            (_, _, job), key = heapq.heappop(heads)
+            needs = job.flow.needs(job.task)
+            if not job.flow.room or any(self.free[k] - reserved[k] < need - 1e-9 for k, need in needs.items()):
+                if job.flow.status == "running":
+                    reserved.update(needs)
+                continue
+            self.change(needs, -1)
+            job.holds = needs
+            line = self.lines[key]
+            heapq.heappop(line)
+            if line:
+                heapq.heappush(heads, (line[0], key))
+            else:
+                del self.lines[key]
+            yield job
+
+    def change(self, amounts: Mapping[Key, float], sign: int) -> None:
+        """Take amounts (-1), or give them back (1)."""
+        for key, amount in amounts.items():
+            self.free[key] += sign * amount

@@ -1,23 +1,23 @@
 """Workflows as data: tasks, the order they come in, and what became of them.
 
-`Workflow` refuses what cannot run before anything runs; the `Orchestrator` in `workflow.py` runs the rest and returns
-an `Outcome`. All of it is plain data, so that it travels in messages; only a condition, which is a function, does not.
+`Workflow` refuses what cannot run; the `Orchestrator` in `workflow.py` runs the rest and returns an `Outcome`. All of
+it is plain data that travels in messages, but for conditions, which are functions.
 """
 
 from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import WithJsonSchema
 
-from ..errors import InvalidInput, InvalidWorkflow, TaskFailed
+from ..errors import InvalidInput, InvalidValue, InvalidWorkflow
 from ..runtime import require
-from ..runtime.message import FrozenDict, freeze
+from ..runtime.message import FrozenList, freeze
 
 OnFailure = Literal["stop", "continue", "retry"]
 Condition = Callable[[Mapping[str, Any]], Any]
@@ -25,27 +25,15 @@ _REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Compensation:
-    """What undoes a task: a capability, and inputs that may refer to the task and to those before it."""
-
-    capability: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", freeze(self.inputs, "the inputs of a compensation"))
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
-    """A capability to ask for, once the tasks named in `after` have ended.
+    """A capability to ask for, once the tasks named in `after` have ended; times in virtual seconds.
 
-    An input `"${ingest.rows}"` is replaced by a field of an earlier task's result (inside a longer text, by its text),
-    or by the value of that name in the shared context; `"${workflow.id}"` is the running workflow's own id.
-    `condition`, a function of the context (`async` or not), decides whether the task runs: a task skipped by its own
-    condition does not hold up those behind it, unless they refer to its result. `timeout` bounds each attempt and each
-    wait for an agent; the k-th of `retries` follows `backoff * 2 ** (k - 1)` virtual seconds after the failure.
-    Ready tasks of higher `priority` go first. `resources` are amounts by name, had all at once for as long as the task
-    runs. `compensation` undoes the task on rollback; a mere name is called with the task's result as `result`.
+    In the inputs, `"${ingest.rows}"` stands for a field of an earlier task's result or a value of the shared context,
+    and `"${workflow.id}"` for the running workflow. A `condition`, a function of the context (`async` or not), decides
+    whether the task runs; if it is skipped so, those behind it go on unless they refer to its result. `timeout` is for
+    each attempt, and for a wait for an agent; the k-th of `retries` comes `backoff * 2 ** (k - 1)` after the failure.
+    Ready tasks of higher `priority` go first. `resources` are amounts by name, held while the task runs.
+    `compensation` undoes the task: a capability and its inputs, or a capability alone, which gets the `result`.
     """
 
     id: str
@@ -58,38 +46,39 @@ class Task:
     backoff: float = 1.0
     priority: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
-    compensation: Compensation | str | None = None
+    compensation: str | tuple[str, Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        require.names("id and capability", (self.id, self.capability))
+        if not all(isinstance(name, str) and name for name in (self.id, self.capability)):
+            raise InvalidWorkflow(
+                f"Task({self.id!r}, {self.capability!r}): give two names, such as 'ingest', 'read_file'"
+            )
         require.whole("retries", self.retries, least=0)
+        require.whole("priority", self.priority, least=-(10**9))
         require.not_negative("backoff", self.backoff)
-        require.number("priority", self.priority)
         if self.timeout is not None:
             require.positive("timeout", self.timeout)
-        for name, amount in self.resources.items():
-            require.positive(f"the amount of {name!r}", amount)
+        if self.condition is not None and not callable(self.condition):
+            raise InvalidValue(f"the condition of {self.id!r} is {self.condition!r}: give a function of the context")
         undo = self.compensation
         if isinstance(undo, str):
-            undo = Compensation(undo, {"result": f"${{{self.id}}}"})
-        for name, value in (
-            ("inputs", freeze(self.inputs, f"the inputs of {self.id}")),
-            ("after", require.names("after", self.after)),
-            ("resources", FrozenDict(self.resources)),
-            ("compensation", undo),
-        ):
-            object.__setattr__(self, name, value)
+            undo = (undo, {"result": f"${{{self.id}}}"})
+        if undo is not None:
+            undo = (undo[0], _named(f"the compensation of {self.id!r}", undo[1]))
+        after = require.names("after", freeze(self.after, f"what {self.id!r} comes after"))
+        inputs, resources = _named(f"the inputs of {self.id!r}", self.inputs), _amounts(self.resources)
+        _set(self, inputs=inputs, after=FrozenList(after), resources=resources, compensation=undo)
 
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """Tasks and the rules for running them.
+    """Tasks and the rules for running them; InvalidWorkflow if they cannot be put in an order.
 
     At most `max_parallel` tasks run at once; `timeout` is for the whole, in virtual seconds. When a task has failed for
-    good, `on_failure="stop"` cancels the rest and rolls back; `"continue"` skips what depends on it and runs the rest;
-    `"retry"` is `"stop"` after at least three further attempts. Rollback, also after a cancellation or the time-out,
-    runs the compensations of finished tasks, the last finished first. `context` is shared by all tasks; `resources`
-    are capacities by name.
+    good, `on_failure="stop"` cancels the rest and rolls back, `"continue"` skips what comes after it and runs the rest,
+    and `"retry"` is `"stop"` after at least three further attempts. To roll back, also after `cancel` or the time-out,
+    is to run the compensations of completed tasks, the last completed first. `context` holds values for all tasks,
+    `resources` capacities by name.
     """
 
     name: str
@@ -101,43 +90,31 @@ class Workflow:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require.names("name", (self.name,))
+        require.names("the name", (self.name,))
         require.whole("max_parallel", self.max_parallel)
         require.one_of("on_failure", self.on_failure, get_args(OnFailure))
         if self.timeout is not None:
             require.positive("timeout", self.timeout)
-        for name, capacity in self.resources.items():
-            require.positive(f"the capacity of {name!r}", capacity)
-        object.__setattr__(self, "tasks", tuple(self.tasks))
-        object.__setattr__(self, "context", freeze(self.context, "context"))
-        object.__setattr__(self, "resources", FrozenDict(self.resources))
+        context, resources = _named("the context", self.context), _amounts(self.resources)
+        _set(self, tasks=tuple(self.tasks), context=context, resources=resources)
         check(self.tasks, {}, self.context)
 
 
 class TaskOutcome(NamedTuple):
-    """What became of one task; times in virtual seconds."""
+    """What became of a task; times in virtual seconds, `attempts` as often as an agent was asked."""
 
     status: str
     agent: str | None = None
     attempts: int = 0
     started: float | None = None
     ended: float | None = None
-    error: str | None = None
+    error: str | None = None  # why it did not complete
     undone: bool | None = None
-
-
-class TaskOutcomes(FrozenDict):
-    """The outcomes of tasks by id."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TaskOutcomes, (dict(self),)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a workflow ended: plain, frozen data.
+    """How a workflow ended, as plain data.
 
     `status` is `completed` when it ran to its end (with `continue`, tasks may have failed: see `ok`), else `failed`,
     `cancelled` or `timed_out`, and `detail` says why. `results` has the results of completed tasks by id.
@@ -153,29 +130,19 @@ class Outcome:
     ended: float
     detail: str | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", TaskOutcomes(self.tasks))
-
     @property
     def ok(self) -> bool:
-        """Whether every task completed, or was skipped by its own condition."""
-        return self.status == "completed" and all(task.error is None for task in self.tasks.values())
+        """Whether every task completed, or was skipped by a condition."""
+        return self.status == "completed" and {task.status for task in self.tasks.values()} <= {"completed", "skipped"}
 
     @property
     def time(self) -> float:
         """How long it took, in virtual seconds."""
         return self.ended - self.started
 
-    def raise_for_status(self) -> Outcome:
-        """Return the outcome if it is `ok`; TaskFailed, saying what went wrong, if not."""
-        if self.ok:
-            return self
-        wrong = "; ".join(f"{name}: {task.error}" for name, task in self.tasks.items() if task.error is not None)
-        raise TaskFailed(f"{self.workflow} ({self.name}) {self.status}: {wrong or self.detail}")
-
 
 def references(value: Any) -> Iterator[str]:
-    """Yield the paths of all references in the inputs of a task."""
+    """Yield the paths of all references in inputs."""
     if isinstance(value, str):
         yield from _REFERENCE.findall(value)
     elif isinstance(value, Mapping | list):
@@ -184,47 +151,42 @@ def references(value: Any) -> Iterator[str]:
 
 
 def resolve(value: Any, context: Mapping[str, Any]) -> Any:
-    """Return the inputs with all references replaced; InvalidInput for a field that is not there."""
+    """Return the inputs with references replaced, inside a longer text by text; InvalidInput for what is not there."""
     if isinstance(value, str):
-        if (whole := _REFERENCE.fullmatch(value)) is not None:
-            return _look_up(whole[1], context)
-        return _REFERENCE.sub(lambda found: str(_look_up(found[1], context)), value)
+        whole = _REFERENCE.fullmatch(value)
+        return _look_up(whole[1], context) if whole else _REFERENCE.sub(lambda m: str(_look_up(m[1], context)), value)
     if isinstance(value, Mapping):
         return {name: resolve(item, context) for name, item in value.items()}
     return [resolve(item, context) for item in value] if isinstance(value, list) else value
 
 
-def root(path: str, names: Any) -> str | None:
-    """Return which of the names a reference begins with: the longest, for names may have dots."""
+def root(path: str, names: Any) -> str:
+    """Return which of the names a reference begins with, the longest, for names may have dots; "" for none."""
     steps = path.split(".")
     heads = (".".join(steps[:length]) for length in range(len(steps), 0, -1))
-    return next((head for head in heads if head in names), None)
+    return next((head for head in heads if head in names), "")
 
 
 def _look_up(path: str, context: Mapping[str, Any]) -> Any:
-    name = root(path, context)
-    if name is None:
-        raise InvalidInput(f"${{{path}}}: that task has no result")
-    value = context[name]
-    for step in filter(None, path[len(name) + 1 :].split(".")):
-        try:
+    name, value = root(path, context), None
+    try:
+        value = context[name]
+        for step in filter(None, path[len(name) + 1 :].split(".")):
             value = value[int(step)] if isinstance(value, list) else value[step]
-        except (LookupError, TypeError, ValueError):
-            has = ", ".join(value) if isinstance(value, Mapping) else repr(value)
-            raise InvalidInput(f"${{{path}}}: there is no {step!r} in it, only {has}") from None
+    except (LookupError, TypeError, ValueError):
+        raise InvalidInput(f"${{{path}}} is not there; {name or 'the context'} has {value or [*context]!r}") from None
     return value
 
 
-def check(tasks: Sequence[Task], known: dict[str, Task], context: Iterable[str]) -> None:
-    """Raise InvalidWorkflow unless the tasks can follow those that are known; `context` names what it holds."""
-    shared = {*context, "workflow"}
+def check(tasks: Sequence[Task], known: dict[str, Task], context: Mapping[str, Any]) -> None:
+    """Raise InvalidWorkflow unless the tasks can follow those that are known."""
     new: dict[str, Task] = {}
-    named = ChainMap(new, known)
+    named, shared = ChainMap(new, known), {*context, "workflow"}
     for task in tasks:
         if not isinstance(task, Task):
             raise InvalidWorkflow(f"{task!r} is no Task; write Task('ingest', 'process_data')")
         if task.id in named or task.id in shared:
-            raise InvalidWorkflow(f"{task.id!r} is already a task, or a name in the context: give each its own")
+            raise InvalidWorkflow(f"{task.id!r} is the name of another task, or of a value of the context; rename one")
         new[task.id] = task
     for task in tasks:
         for name in task.after:
@@ -232,45 +194,57 @@ def check(tasks: Sequence[Task], known: dict[str, Task], context: Iterable[str])
                 raise InvalidWorkflow(
                     f"{task.id!r} comes after {name!r}, which is no task; there are {', '.join(named)}"
                 )
-    order = ordered(tasks)
-    distant = [reference for task in tasks for reference in _distant(task, named, shared)]
-    if distant:
-        before, number = _before(ordered(list(named.values())) if known else order, named)
-        for task_id, name, path in distant:
-            if not before[task_id] >> number[name] & 1:
-                raise InvalidWorkflow(f"{task_id!r} refers to ${{{path}}}, but does not come after {name!r}")
+    _check_order(new)
+    for task in tasks:
+        undo = () if task.compensation is None else references(task.compensation[1])
+        for path, near in (*((path, "") for path in references(task.inputs)), *((path, task.id) for path in undo)):
+            name = root(path, named)
+            if not name and not root(path, shared):
+                raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, which is neither a task nor in the context")
+            if name and name != near and not _follows(task, name, named):
+                raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, but does not come after {name!r}")
 
 
-def ordered(tasks: Sequence[Task]) -> list[str]:
-    """Return the ids in an order in which the tasks can run; InvalidWorkflow names a cycle of tasks that cannot."""
-    number = {task.id: i for i, task in enumerate(tasks)}
-    graph = {task.id: [name for name in task.after if name in number] for task in tasks}
+def _check_order(tasks: Mapping[str, Task]) -> None:
+    """Raise InvalidWorkflow if tasks come after each other in a circle; the message names the path."""
+    graph = {task.id: [name for name in task.after if name in tasks] for task in tasks.values()}
     try:
-        return list(TopologicalSorter(graph).static_order())
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
-        cycle = error.args[1][:0:-1]  # each waits for the next; graphlib has it the other way round
-        first = cycle.index(min(cycle, key=number.__getitem__))
+        cycle, order = error.args[1][:0:-1], list(tasks)  # each after the next; graphlib has it the other way round
+        first = cycle.index(min(cycle, key=order.index))
         path = " -> ".join([*cycle[first:], *cycle[: first + 1]])
         raise InvalidWorkflow(f"{path}: each of these tasks comes after the next, so that none can begin") from None
 
 
-def _distant(task: Task, named: Mapping[str, Task], shared: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield the references that are neither to the context nor to a task named in `after`: by whom, to whom, path."""
-    undo = () if task.compensation is None else references(task.compensation.inputs)
-    for path, near in (*((path, ()) for path in references(task.inputs)), *((path, (task.id,)) for path in undo)):
-        name = root(path, named) or root(path, shared)
-        if name is None:
-            raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}: there is no such task, nor is it in the context")
-        if name not in shared and name not in task.after and name not in near:
-            yield task.id, name, path
+def _follows(task: Task, other: str, named: Mapping[str, Task]) -> bool:
+    """Return whether the task comes after the other, directly or not."""
+    above, seen = [*task.after], {task.id}
+    while above:
+        name = above.pop()
+        if name == other:
+            return True
+        if name not in seen:
+            seen.add(name)
+            above.extend(named[name].after)
+    return False
 
 
-def _before(order: Iterable[str], named: Mapping[str, Task]) -> tuple[dict[str, int], dict[str, int]]:
-    """Return for each task those before it, as the bits of a whole number, and which bit is whose."""
-    number = {name: i for i, name in enumerate(named)}
-    before: dict[str, int] = {}
-    for name in order:
-        before[name] = 0
-        for other in named[name].after:
-            before[name] |= before[other] | 1 << number[other]
-    return before, number
+def _named(what: str, value: Any) -> Any:
+    """Return the value frozen; InvalidValue if it has no named fields."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{what} is {value!r}: give named values, such as {{'path': 'orders.csv'}}")
+    return freeze(value, what)
+
+
+def _amounts(resources: Any) -> Any:
+    amounts = _named("resources", resources)
+    for name, amount in amounts.items():
+        require.positive(f"the amount of {name!r}", amount)
+    return amounts
+
+
+def _set(data: Any, **fields: Any) -> None:
+    """Set fields of a frozen dataclass while it is made."""
+    for name, value in fields.items():
+        object.__setattr__(data, name, value)

@@ -31,6 +31,7 @@ class Life(Voice):
 
     concurrency: int
     heartbeat: float | None
+    service = False
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
@@ -113,7 +114,7 @@ class Life(Voice):
 
     def _stir(self) -> None:
         """Let the registry look at load and health itself, where no heartbeat will tell."""
-        if self.heartbeat is None and not self._agent.service:
+        if self.heartbeat is None and not self.service:
             self.world.registry.stirred[self.name] = self._agent
 
     def _beat(self, born: float, number: int) -> None:
