@@ -11,8 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import InvalidValue, VersionConflict
@@ -93,25 +92,29 @@ class StateStore(Protocol):
         An async function is called again if somebody has written meanwhile. `in_line` lets all who ask for it have
         their turn at the key, in the order in which they came, so that none of them makes another one try again.
         """
-        if in_line:
-            async with _turn(self, key, author(by)):
-                return await self.update(key, function, by=by, ttl=ttl)
-        while True:
-            present, version = _seen(await self.get(key, by=by))
-            value = function(present)
-            if hasattr(value, "__await__"):
-                value = await value
-            try:
-                return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
-            except VersionConflict:
-                continue
+        leave = await _take_turn(self, key, author(by)) if in_line else None
+        try:
+            while True:
+                entry = await self.get(key, by=by)
+                present, version = (None, 0) if entry is None else (entry.value, entry.version)
+                value = function(present)
+                if hasattr(value, "__await__"):
+                    value = await value
+                try:
+                    return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
+                except VersionConflict:
+                    continue
+        finally:
+            if leave is not None:
+                leave()
 
     async def compare_and_swap(
         self, key: str, expected: Any, value: Any, *, by: Author, ttl: float | None = None
     ) -> Entry | None:
         """Write a value if the present one, None where there is none, equals the expected one; else return None."""
         value, expected = freeze(value, "value"), freeze(expected, "expected")
-        present, version = _seen(await self.get(key, by=by))
+        entry = await self.get(key, by=by)
+        present, version = (None, 0) if entry is None else (entry.value, entry.version)
         if present != expected:
             self.world.trace.record("version_conflict", author(by), store=self.name, key=key, version=version)
             return None
@@ -186,8 +189,10 @@ class MemoryStore(StateStore):
 
     def _find(self, key: str) -> Entry | None:
         """Return the last entry of a key: one that marks a deletion where there was one, or where its time is over."""
-        entry = self._entries.get(text("the key", key))
-        if entry is not None and entry.expires is not None and entry.expires <= self.world.now:
+        entry = self._entries.get(key) if key.__class__ is str else None
+        if entry is None:
+            text("the key", key)
+        elif entry.expires is not None and entry.expires <= self.world.now:
             return self._write(key, entry, None, "world", change="expired")
         return entry
 
@@ -228,40 +233,42 @@ class MemoryStore(StateStore):
 
     def _expect(self, key: str, found: Entry | None, expected: int, who: str) -> None:
         """Raise VersionConflict unless the entry found has the version expected."""
-        version = 0 if found is None else found.version
-        if expected.__class__ is int and expected == version:
-            return
-        if require.whole("expected_version", expected, least=0) == 0 and (found is None or found.deleted):
+        version, gone = (0, True) if found is None else (found.version, found.deleted)
+        if expected.__class__ is not int or expected < 0:
+            require.whole("expected_version", expected, least=0)
+        if expected == version or (expected == 0 and gone):
             return
         world = self.world
         world.trace.append((world.clock(), "version_conflict", who, self.name, key, expected, version))
-        last = "nobody has written it" if found is None else f"{found.author} wrote it"
-        raise VersionConflict(f"{key!r} has version {version}, not {expected}: {last}; read it again, or use `update`")
+        last = "nobody" if found is None else found.author
+        raise VersionConflict(
+            f"{key!r} has version {version}, not {expected}: {last} wrote it; read it again, or use `update`"
+        )
 
 
-@asynccontextmanager
-async def _turn(store: StateStore, key: str, who: str) -> AsyncIterator[None]:
-    """Wait until everybody who came before has had a turn at the key; whoever leaves lets the next one in."""
+async def _take_turn(store: StateStore, key: str, who: str) -> Callable[[], None]:
+    """Wait until everybody who came before has had a turn at the key; return the function that ends this one."""
     named, place = store.world.named, ("turns", f"{store.name}/{key}")
     line: deque[tuple[str, Any, asyncio.Future[None]]] = named.setdefault(place, deque())
     turn = (who, asyncio.current_task(), store.world.loop.create_future())
     if any(task is turn[1] for _, task, _ in line):
         raise InvalidValue(f"{who} updates {key!r} in line inside its own update of it: it would wait for itself")
-    line.append(turn)
-    try:
-        if line[0] is not turn:
-            await store.world.wait(turn[2], who=who, what=f"its turn to update {key!r}", on=lambda: line[0][0])
-        yield
-    finally:
+
+    def leave() -> None:
         line.remove(turn)
         if not line:
             del named[place]
         elif not line[0][2].done():
             line[0][2].set_result(None)
 
-
-def _seen(entry: Entry | None) -> tuple[Any, int]:
-    return (None, 0) if entry is None else (entry.value, entry.version)
+    line.append(turn)
+    if line[0] is not turn:
+        try:
+            await store.world.wait(turn[2], who=who, what=f"its turn to update {key!r}", on=lambda: line[0][0])
+        except BaseException:
+            leave()
+            raise
+    return leave
 
 
 def text(what: str, value: Any) -> str:

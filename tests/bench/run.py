@@ -18,6 +18,7 @@ import tracemalloc
 from collections.abc import Callable
 
 import simpy
+import state
 
 from masbook import Agent, Message, World, capability, on
 
@@ -293,9 +294,13 @@ def main() -> None:
     row("asyncio.sleep, an event", "SimPy timeout", lambda: sleeps()[0], lambda: simpy_sleeps()[0], 3.0)
     row("discovery among 10,000", "heap index", lambda: discovery(10_000), lambda: heap_index(10_000), 2.5)
     row("discovery among 100,000", "among 10,000", lambda: discovery(100_000), lambda: discovery(10_000), 3.0)
+    row("update of shared state, by version", "dict with compare-and-swap", state.by_version, state.plain_dict, 3.0)
+    line = lambda: state.by_function(in_line=True)[0]  # noqa: E731
+    row("update of shared state, in line", "dict with compare-and-swap", line, state.plain_dict, 3.0)
     row("import masbook", "import pydantic", lambda: importing("masbook"), lambda: importing("pydantic"), 1.5)
     same = sleeps()[1] == simpy_sleeps()[1]
     print(f"\nThe sleepers woke in the order of SimPy: {'yes' if same else 'NO'}.")
+    print(f"An update in line has to be tried again {state.by_function(in_line=True)[1]:.1f} times (reach: 1).")
     print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).")
 
 
