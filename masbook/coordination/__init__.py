@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .conflict import Conflict, ConflictResolver, Negotiator, Participant, Resolution
     from .detection import ConflictDetector
     from .dispatch import Coordinator, Worker
+    from .events import DomainEvent, EventBus, EventType, ReactiveCoordinator, emit
     from .hierarchy import Member, Role, Skill
+    from .pools import PriorityQueues
     from .replication import ReplicatedStore
     from .sqlite import SQLiteStore
     from .state import Entry, MemoryStore, StateStore
@@ -28,7 +30,10 @@ _HOMES = {
     "ConflictDetector": "detection",
     "ConflictResolver": "conflict",
     "Coordinator": "dispatch",
+    "DomainEvent": "events",
     "Entry": "state",
+    "EventBus": "events",
+    "EventType": "events",
     "Lock": "sync",
     "Member": "hierarchy",
     "MemoryStore": "state",
@@ -36,6 +41,8 @@ _HOMES = {
     "Negotiator": "conflict",
     "Orchestrator": "workflow",
     "Participant": "conflict",
+    "PriorityQueues": "pools",
+    "ReactiveCoordinator": "events",
     "ReadWriteLock": "sync",
     "ReplicatedStore": "replication",
     "Resolution": "conflict",
@@ -50,6 +57,7 @@ _HOMES = {
     "TeamTask": "book",
     "Worker": "dispatch",
     "Workflow": "workflow",
+    "emit": "events",
 }
 __all__ = [
     "Barrier",
@@ -57,7 +65,10 @@ __all__ = [
     "ConflictDetector",
     "ConflictResolver",
     "Coordinator",
+    "DomainEvent",
     "Entry",
+    "EventBus",
+    "EventType",
     "Lock",
     "Member",
     "MemoryStore",
@@ -65,6 +76,8 @@ __all__ = [
     "Negotiator",
     "Orchestrator",
     "Participant",
+    "PriorityQueues",
+    "ReactiveCoordinator",
     "ReadWriteLock",
     "ReplicatedStore",
     "Resolution",
@@ -79,6 +92,7 @@ __all__ = [
     "TeamTask",
     "Worker",
     "Workflow",
+    "emit",
 ]
 
 
