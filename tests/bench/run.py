@@ -16,6 +16,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import simpy
 import state
@@ -301,7 +302,8 @@ def main() -> None:
     same = sleeps()[1] == simpy_sleeps()[1]
     print(f"\nThe sleepers woke in the order of SimPy: {'yes' if same else 'NO'}.")
     print(f"An update in line has to be tried again {state.by_function(in_line=True)[1]:.1f} times (reach: 1).")
-    print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).")
+    print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).", flush=True)
+    subprocess.run([sys.executable, str(Path(__file__).with_name("society.py"))], check=True)
 
 
 if __name__ == "__main__":
