@@ -57,7 +57,7 @@ class Work:
     def take(self, time: float, kind: str, who: str, facts: Mapping[str, Any]) -> None:
         """Enter what a row says about the task; what has ended stays so."""
         if kind == "task_undone":
-            self.undone = time
+            self.undone = time if facts["error"] is None else NEVER
         elif not math.isnan(self.ended):
             return
         elif kind == "task_started":

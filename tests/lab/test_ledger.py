@@ -125,6 +125,8 @@ def test_ended_is_final_but_can_be_undone():
     assert values(frames.tasks(book.trace), "status", "ended", "agent", "undone", "error") == [
         ("completed", 1.0, "x", 3.0, None)
     ]
+    book.at(4.0, "task_undone", "x", workflow="w", task="a", error="E: the compensation failed")
+    assert frames.tasks(book.trace)["undone"].isna().all()
 
 
 def test_tasks_of_the_same_name_in_two_workflows_are_two():
