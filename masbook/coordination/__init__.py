@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from .access import Namespace, StateService
     from .board import TaskBoard
     from .book import TeamTask
-    from .conflict import Conflict, ConflictResolver, Negotiator, Participant, Resolution
+    from .case import Negotiator
+    from .claims import Conflict, Participant, Resolution
+    from .conflict import ConflictResolver
     from .detection import ConflictDetector
     from .dispatch import Coordinator, Worker
     from .events import DomainEvent, EventBus, EventType, ReactiveCoordinator, emit
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Barrier": "sync",
-    "Conflict": "conflict",
+    "Conflict": "claims",
     "ConflictDetector": "detection",
     "ConflictResolver": "conflict",
     "Coordinator": "dispatch",
@@ -38,14 +40,14 @@ _HOMES = {
     "Member": "hierarchy",
     "MemoryStore": "state",
     "Namespace": "access",
-    "Negotiator": "conflict",
+    "Negotiator": "case",
     "Orchestrator": "workflow",
-    "Participant": "conflict",
+    "Participant": "claims",
     "PriorityQueues": "pools",
     "ReactiveCoordinator": "events",
     "ReadWriteLock": "sync",
     "ReplicatedStore": "replication",
-    "Resolution": "conflict",
+    "Resolution": "claims",
     "Role": "hierarchy",
     "SQLiteStore": "sqlite",
     "Semaphore": "sync",

@@ -20,8 +20,9 @@ from ..runtime.agent import Agent
 from ..runtime.capability import capability, require_async
 from ..runtime.message import MessageType, freeze
 from ..runtime.trace import KINDS
+from .case import Case, Negotiator, Proposal, Strategy
 from .claims import Conflict, Outcome, Participant, Resolution
-from .strategies import STRATEGIES, Case, Proposal, Strategy, person
+from .strategies import STRATEGIES, person
 from .voting import RULES
 
 __all__ = ["Conflict", "ConflictResolver", "Negotiator", "Participant", "Resolution"]
@@ -138,20 +139,16 @@ class ConflictResolver(Agent):
         case = self._case(conflict)
         resolution = case.done.result() if case.done.done() else None
         state = "pending" if conflict in pending else "open" if resolution is None else "resolved"
-        facts = {"conflict": conflict, "kind": case.conflict.kind, "status": state, "attempts": case.attempts}
-        return {**facts, "resolution": resolution}
+        return {"conflict": conflict, "status": state, "attempts": case.attempts, "resolution": resolution}
 
     @capability(cost=0.0)
     async def statistics(self) -> dict[str, Any]:
         """Return how many conflicts there were, and resolutions by type, strategy and outcome, counted in the trace."""
         rows = [event.facts for event in self.world.trace.events("resolved", self.name)]
-        conflicts, decided = (
-            self.world.trace.count("conflict", self.name),
-            [r for r in rows if r["outcome"] != "unresolved"],
-        )
-        counts = {f"by_{name}": Counter(row[name] for row in rows) for name in ("type", "strategy", "outcome")}
-        facts = {"conflicts": conflicts, "resolved": len(decided), "open": conflicts - len(rows)}
-        return {**facts, **{name: dict(sorted(found.items())) for name, found in counts.items()}}
+        conflicts = self.world.trace.count("conflict", self.name)
+        resolved = sum(row["outcome"] != "unresolved" for row in rows)
+        counts = {f"by_{name}": Counter(sorted(row[name] for row in rows)) for name in ("type", "strategy", "outcome")}
+        return {"conflicts": conflicts, "resolved": resolved, "open": conflicts - len(rows), **counts}
 
     @property
     def pending(self) -> list[Conflict]:
@@ -185,7 +182,7 @@ class ConflictResolver(Agent):
 
     def _take_up(self, given: Conflict, strategy: str | list[str] | None, deadline: float) -> Case:
         conflict = replace(given, id=self.world.new_id("conflict"))
-        case = Case(self, conflict, deadline, self.world.loop.create_future())
+        case = Case(self, conflict, deadline, self.now, self.world.loop.create_future())
         self._given[id(given)], self._cases[conflict.id] = (given, case), case
         facts = {"type": conflict.kind, "participants": [party.name for party in conflict.participants]}
         self.world.trace.record("conflict", self.name, conflict=conflict.id, description=conflict.description, **facts)
@@ -196,29 +193,26 @@ class ConflictResolver(Agent):
 
     def _chain(self, kind: str, strategy: str | list[str] | None) -> list[tuple[str, Outcome]]:
         """Return the strategies to try, each with the outcome if it succeeds."""
-        if strategy is not None and not isinstance(strategy, str):
-            chain = strategy
-        else:
+        last: list[tuple[str, Outcome]] = []
+        if strategy is None or isinstance(strategy, str):
+            last += [("person", "person")] if self.patience and strategy != "person" else []
+            last += [(self.default, "default")] if self.default else []
             order, first = list(STRATEGIES), strategy or FIRST[kind]
             start = order.index(first if first in STRATEGIES else FIRST[kind])
-            chain = list(dict.fromkeys([first, *[order[(start + step) % len(order)] for step in range(3)]]))[:3]
-        outcomes: list[tuple[str, Outcome]] = [(name, "escalated" if i else "resolved") for i, name in enumerate(chain)]
-        if strategy is None or isinstance(strategy, str):
-            outcomes += [("person", "person")] if self.patience else []
-            outcomes += [(self.default, "default")] if self.default else []
-        return outcomes
+            strategy = list(dict.fromkeys([first, *[order[(start + step) % len(order)] for step in range(3)]]))[:3]
+        return [(strategy[0], "resolved"), *[(name, "escalated") for name in strategy[1:]], *last]
 
     async def _settle(self, given: Conflict, case: Case, chain: list[tuple[str, Outcome]]) -> None:
         """Try one strategy after the other until one succeeds."""
-        began = self.now
         try:
             for name, outcome in chain:
                 if proposal := await self._attempt(case, name, final=outcome == "default"):
-                    return self._conclude(case, outcome, proposal, began)
+                    return self._conclude(case, outcome, proposal)
             del self._given[id(given)]  # to give it again is to try again
-            return self._conclude(case, "unresolved", case.undecided("no strategy decided it"), began)
+            return self._conclude(case, "unresolved", case.undecided("no strategy decided it"))
         finally:
             if not case.done.done():
+                del self._given[id(given)], self._cases[case.conflict.id]
                 case.done.set_exception(AgentOffline(f"{self.name} stopped before {case.conflict.id} was resolved"))
                 case.done.exception()  # perhaps nobody waits for it
 
@@ -257,20 +251,21 @@ class ConflictResolver(Agent):
         weight = sum(case.conflict.party(name).weight for name in against)
         return against if weight > proposal.veto * case.conflict.weight else []
 
-    def _conclude(self, case: Case, outcome: Outcome, proposal: Proposal, began: float) -> None:
+    def _conclude(self, case: Case, outcome: Outcome, proposal: Proposal) -> None:
         """Resolve the conflict for good, and tell its participants."""
-        conflict, winner, decision = case.conflict, proposal.winner, proposal.decision
+        conflict, winner, decision, tried = case.conflict, proposal.winner, proposal.decision, tuple(case.attempts)
+        satisfaction, seconds = conflict.satisfaction(winner, decision), self.now - case.began
         resolution = Resolution(
-            conflict=conflict.id,
-            kind=conflict.kind,
-            winner=winner,
-            strategy=case.attempts[-1],
-            decision=decision,
-            outcome=outcome,
-            reason=proposal.reason,
-            satisfaction=conflict.satisfaction(winner, decision),
-            attempts=tuple(case.attempts),
-            seconds=self.now - began,
+            conflict.id,
+            conflict.kind,
+            winner,
+            tried[-1],
+            decision,
+            outcome,
+            proposal.reason,
+            satisfaction,
+            tried,
+            seconds,
         )
         facts = {name: getattr(resolution, name) for name in KINDS["resolved"] if name != "type"}
         self.world.trace.record("resolved", self.name, type=conflict.kind, **facts)
@@ -279,30 +274,3 @@ class ConflictResolver(Agent):
             if party.name in self.world.agents:
                 with contextlib.suppress(MasbookError):  # a dead letter or a refusal: the trace has it
                     self.world.bus.post(self, MessageType.TELL, party.name, "conflict.resolved", freeze(resolution))
-
-
-class Negotiator(Agent):
-    """An agent in conflicts: it votes for what it claims, concedes evenly to its limits, and accepts what comes out.
-
-    Replace what your agent should decide for itself; any agent with one of these capabilities is asked, and one with
-    `report_load()` for its load. A message `conflict.resolved` tells it the Resolution, as plain data.
-
-        class Stubborn(Negotiator):
-            async def accept(self, conflict: Conflict, winner: str | None, decision: dict) -> bool:
-                return winner == self.name
-    """
-
-    @capability
-    async def vote(self, conflict: Conflict, options: dict[str, Any]) -> list[str]:
-        """Return the options it votes for, the best first; options are claims by who makes them."""
-        return conflict.ballot(self.name)
-
-    @capability
-    async def concede(self, conflict: Conflict, offers: dict[str, Any], round: int) -> dict[str, Any]:
-        """Return what it offers in this round; what it has offered before stays offered."""
-        return conflict.party(self.name).offer(round)
-
-    @capability
-    async def accept(self, conflict: Conflict, winner: str | None, decision: dict[str, Any]) -> bool:
-        """Return whether it accepts what a strategy proposes."""
-        return True

@@ -33,11 +33,11 @@ _Subject = tuple[Kind, str]
 class ConflictDetector(Agent):
     """Reports each conflict once: two open claims of different agents on one subject.
 
-    Claims are messages such as `publish("resource.claimed", resource="gpu_1", duration=300, priority=2)`, where
-    `priority`, `weight` and `limits` are those of the Participant; for data, only different claims are a conflict. In
-    the trace, it sees two holders of a lock, two writes on top of one version, and two agents at a task that they took
-    themselves. Claims that come within `gather` virtual seconds join the conflict. When it is resolved, those of the
-    losers are over; without a `resolver`, conflicts are published on `conflict.detected`.
+    Claims are messages such as `publish("resource.claimed", resource="gpu_1", duration=300, priority=2)`; `priority`,
+    `weight` and `limits` are those of the Participant. For data, only different claims are a conflict. In the trace, it
+    sees two holders of a lock, two writes on top of one version, and two agents at a task that they took themselves.
+    Claims that come within `gather` virtual seconds join the conflict. Those of the losers end with it, and those of an
+    agent with the agent. Without a `resolver`, conflicts are published on `conflict.detected`.
     """
 
     service = True
@@ -62,13 +62,16 @@ class ConflictDetector(Agent):
     async def hear(self, message: Message) -> None:
         """Take in that somebody claims something, or gives it up; what cannot be understood is recorded as refused."""
         (what, _, change), who, claim = message.topic.partition("."), message.sender, dict(message.content)
-        if what not in SUBJECTS:
+        if what not in SUBJECTS or not self.world.agents[who].online:
             return
         subject = SUBJECTS[what], str(claim.get(what))
         if change == "released":
             return self._drop(subject, who)
         try:
-            terms = {name: claim.pop(name) for name in ("priority", "weight", "limits") if name in claim}
+            if claim.get(what) is None:
+                raise InvalidValue(f"say what is claimed, as in {what}='name'")
+            own = {name: claim.pop(name) for name in ("priority", "weight", "limits") if name in claim}
+            terms = {"priority": message.priority, **own}
             self._add(subject, Participant(who, claim, **terms))
         except (InvalidValue, TypeError) as error:
             self.world.trace.record("refused", who, action="claim", target=subject[1], reason=describe(error))
@@ -88,6 +91,9 @@ class ConflictDetector(Agent):
                 if len(self._writes) > WRITES:
                     self._claims.pop(self._writes.popleft(), None)
                 self._move(subject, who, claim, True)
+            case "stopped" | "crashed":
+                for subject in [subject for subject in self._claims if subject[0] in EXCLUSIVE]:
+                    self._drop(subject, who)
             case "task_added" | "task_started" | "task_failed" | "task_ended":
                 self._see_task(event.kind, who, f"{facts['workflow']}/{facts['task']}")
 

@@ -8,8 +8,9 @@ import math
 import pytest
 
 from masbook import Agent, Conflict, ConflictResolver, FaultPlan, Participant, Trace, World, capability, on, simulate
-from masbook.coordination.conflict import FIRST, Negotiator
-from masbook.coordination.strategies import STRATEGIES, Proposal
+from masbook.coordination.case import Negotiator, Proposal
+from masbook.coordination.conflict import FIRST
+from masbook.coordination.strategies import STRATEGIES
 from masbook.errors import AgentOffline, InvalidInput, InvalidValue, NotAsync, Unrecordable
 
 GPU = {"resource": "gpu_1"}
@@ -216,10 +217,10 @@ class TestResolvedIsFinal:
         """Plant: a resolver that concludes twice."""
 
         class Forgetful(ConflictResolver):
-            def _conclude(self, case, outcome, proposal, began):
+            def _conclude(self, case, outcome, proposal):
                 for _ in range(2):
                     case.done = self.world.loop.create_future()
-                    super()._conclude(case, outcome, proposal, began)
+                    super()._conclude(case, outcome, proposal)
 
         with World() as world:
             world.run(world.spawn(Forgetful("resolver")).report(conflict()))
@@ -532,6 +533,7 @@ class TestWhenTheResolverStops:
         with pytest.raises(AgentOffline, match="resolver"):
             world.run(resolver.resolve(conflict()))
         resolver.restart()
+        assert world.run(resolver.status())["open"] == []
         with pytest.raises(AgentOffline, match="resolver"):
             world.run(main(client.request("resolver", "resolve", conflict=conflict(kind="priority"))))
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masbook import Agent, Conflict, ConflictResolver, Participant, World, capability, simulate
+from masbook.coordination.case import Negotiator
 from masbook.coordination.claims import EXCLUSIVE
-from masbook.coordination.conflict import FIRST, Negotiator
+from masbook.coordination.conflict import FIRST
 from masbook.coordination.strategies import STRATEGIES
 from masbook.coordination.voting import RULES
 
