@@ -43,8 +43,21 @@ from .style import (
     swatches,
 )
 from .topology import topology
+from .trends import trend
 
-__all__ = ["conflicts", "dag", "gantt", "health", "hierarchy", "latency", "sequence", "success", "timeline", "topology"]
+__all__ = [
+    "conflicts",
+    "dag",
+    "gantt",
+    "health",
+    "hierarchy",
+    "latency",
+    "sequence",
+    "success",
+    "timeline",
+    "topology",
+    "trend",
+]
 
 STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
 HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}

@@ -1,0 +1,48 @@
+"""Trends: what a sweep measured, over one of its parameters."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from ..errors import InvalidValue
+from .experiment import Interval, interval
+from .style import PALETTE, blank, drawing, key
+
+
+def trend(table: pd.DataFrame, metric: str, over: str, by: str | None = None) -> Figure:
+    """Draw the mean of a metric over a parameter, with its 95 % interval over the seeds; a line for each level of `by`.
+
+    `table` is that of a `sweep`; runs that failed, or have no such number, are left out, and the title says how many.
+    InvalidValue for a column that is not there, or is not a number.
+    """
+    for column in (metric, over, *([] if by is None else [by])):
+        if column not in table:
+            raise InvalidValue(f"no column {column!r} in the table; it has {', '.join(map(str, table.columns))}")
+    if not all(pd.api.types.is_numeric_dtype(table[column]) for column in (metric, over)):
+        raise InvalidValue(f"{metric!r} over {over!r}: both have to be numbers in every row")
+    title = f"{metric} over {over}"
+    rows = table.dropna(subset=[metric])
+    if rows.empty:
+        return blank(title, "no run gave such a number")
+    lost = len(table) - len(rows)
+    with drawing(title + (f" ({lost:,} of {len(table):,} runs left out)" if lost else ""), 8, 3.4) as (chart, axes):
+        lines: list[Artist] = []
+        for (level, own), colour in zip(
+            [(metric, rows)] if by is None else rows.groupby(by, sort=False), cycle(PALETTE)
+        ):
+            found = pd.DataFrame({x: interval(values) for x, values in own.groupby(over)[metric]}, Interval._fields).T
+            axes.vlines(found.index, found["low"], found["high"], color=colour, linewidth=2.5, alpha=0.4)
+            lines += axes.plot(found.index, found["mean"], color=colour, marker="o", markersize=4, label=str(level))
+        if by is not None:
+            key(axes, lines)
+        if rows[over].nunique() <= 12:
+            axes.set_xticks(sorted(rows[over].unique()))
+        axes.set_xlabel(over)
+        axes.set_ylabel(metric)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.grid(axis="y")
+    return chart
