@@ -15,16 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..errors import (
-    AgentCrashed,
-    AgentOffline,
-    InvalidValue,
-    MasbookError,
-    RequestTimeout,
-    Undeliverable,
-    WorkerBusy,
-    describe,
-)
+from ..errors import AgentOffline, InvalidValue, MasbookError, RequestTimeout, WorkerBusy, describe
 from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability, on
@@ -32,9 +23,7 @@ from ..runtime.message import Message, freeze
 from ..runtime.registry import Registration
 from .choice import SELECTIONS, Round, Selection
 from .shares import Job, Part, Status, TaskOutcome, combination, divide
-from .worker import Worker
-
-__all__ = ["Coordinator", "Worker"]
+from .worker import Worker as Worker
 
 
 class Coordinator(Agent):
@@ -97,10 +86,10 @@ class Coordinator(Agent):
         It needs `workers` agents of the capability, or of each in a list. `inputs` go to every one, or a list has one
         for each. `aggregate` names one of AGGREGATIONS or is a function of the results in order; by default the value
         is all of them, or the only one. `timeout` is the deadline in virtual seconds from now; `retries` says how often
-        an error of the work is forgiven, and the part given to another.
+        an error is forgiven a part, and the part given to another.
         """
         if self._closed:
-            raise AgentOffline(f"{self.name} is shut down and takes no more tasks; ask another")
+            raise AgentOffline(f"{self.name} takes no more tasks: it has been shut down, or is gone; ask another")
         needed, each = divide(capability, inputs, workers)
         combine, retries = combination(aggregate), require.whole("retries", retries, least=0)
         level = self.levels.index(require.one_of("priority", priority, self.levels))
@@ -124,7 +113,8 @@ class Coordinator(Agent):
         """Take a task as `submit` does and return how it ended; who gives up waiting cancels it."""
         task = await self.submit(capability, inputs, workers, **options)
         try:
-            return await self.result(task)
+            outcome: TaskOutcome = await self.result(task)
+            return outcome
         except asyncio.CancelledError:
             self._conclude(self._jobs.get(task), "cancelled", "nobody waits for it any more")
             raise
@@ -148,7 +138,7 @@ class Coordinator(Agent):
         if task is not None:
             job = self._job(task)
             known = self._outcomes[task] if job is None else job.outcome(self.now, job.stage)
-            return freeze(known)  # type: ignore[no-any-return]
+            return dict(freeze(known))
         stages = Counter([job.stage for job in self._jobs.values()] + [end.status for end in self._outcomes.values()])
         return {**await super().status(), "tasks": dict(stages), "busy": dict(self._busy)}
 
@@ -163,16 +153,15 @@ class Coordinator(Agent):
             require.positive("timeout", timeout)
         self._closed = True
         left, reason = list(self._jobs.values()), f"{self.name} is shut down"
-        back = [
-            job for job in left if not drain and job.stage == "waiting" and self._conclude(job, "cancelled", reason)
-        ]
+        early = () if drain else [job for job in left if job.stage == "waiting"]
+        back = {job for job in early if self._conclude(job, "cancelled", reason)}
         try:
             async with asyncio.timeout(timeout):
                 for job in left:
                     await self.world.wait(asyncio.shield(job.ended), who=self.name, what=f"{job.asked.task} to end")
         except TimeoutError:
-            back += [job for job in left if self._conclude(job, "cancelled", reason)]
-        return [job.ended.result() for job in back]
+            back |= {job for job in left if self._conclude(job, "cancelled", reason)}
+        return [job.ended.result() for job in left if job in back]
 
     # Whom to give what
 
@@ -218,8 +207,7 @@ class Coordinator(Agent):
         """Say what workers a task is waiting for, in the trace and to whoever asks why the world is stuck."""
         if lack and job.lacking is None:
             self._record("task_waiting", self.name, job, reason=lack)
-            what = f"workers: {job.asked.task} {lack}"
-            never = self.world.loop.create_future()
+            never, what = self.world.loop.create_future(), f"workers: {job.asked.task} {lack}"
             job.lacking = self.background(self.world.wait(never, who=self.name, what=what))
         elif not lack and job.lacking is not None:
             job.lacking.cancel()
@@ -236,9 +224,9 @@ class Coordinator(Agent):
 
     async def _ask(self, part: Part, worker: str) -> Any:
         """Return what the worker answers, or the error."""
-        options: dict[str, Any] = {"timeout": self.patience, "on_timeout": "cancel"}
+        ask = partial(self.request, worker, part.capability, part.inputs)
         try:
-            return freeze(await self.request(worker, part.capability, part.inputs, **options))
+            return freeze(await ask(timeout=self.patience, on_timeout="cancel"))
         except Exception as error:  # of whatever kind: it is the worker's answer
             return error
 
@@ -254,14 +242,8 @@ class Coordinator(Agent):
             return self._fail(job, part, worker, answer)
         part.result = answer
         self._record("task_part", worker, job, attempt=part.attempt)
-        if any(part.worker is None or part.asking is not None for part in job.parts):
-            return
-        try:
-            value = freeze(job.combine([part.result for part in job.parts]))
-        except Exception as error:  # of whatever kind: the function may be anybody's
-            self._conclude(job, "failed", f"{type(error).__name__} from the aggregation: {describe(error)}")
-        else:
-            self._conclude(job, "completed", value=value)
+        if all(part.worker and part.asking is None for part in job.parts):
+            self._conclude(job, *job.combined())
 
     def _release(self, worker: str, *_: Any) -> None:
         del self._busy[worker]
@@ -273,8 +255,7 @@ class Coordinator(Agent):
             self._busy[worker] = "the work of others"
             self.background(self._until_free(worker)).add_done_callback(partial(self._release, worker))
         else:
-            lost = isinstance(error, (RequestTimeout, AgentCrashed, Undeliverable, WorkerBusy))
-            part.losses, part.errors = part.losses + lost, part.errors + (not lost)
+            part.blame(error)
             job.failed[worker] = None
         if isinstance(error, RequestTimeout):
             self._silent[worker] = None
@@ -301,7 +282,7 @@ class Coordinator(Agent):
         for pending in (job.timer, *(part.asking for part in job.parts)):
             if pending is not None:
                 pending.cancel()
-        self._outcomes[task] = outcome = job.outcome(self.now, status, value, error)
+        self._outcomes[task] = outcome = job.outcome(self.now, status, error, value)
         if len(self._outcomes) > self.remembered:
             del self._outcomes[next(iter(self._outcomes))]
         self._record("task_ended", self.name, job, status=status, reason=error)

@@ -33,7 +33,7 @@ class PriorityQueues(Coordinator):
     ) -> None:
         super().__init__(name, **options)
         self.levels = require.names("levels", levels)
-        if not self.levels or len({*self.levels}) < len(self.levels):
+        if not self.levels or not all(self.levels) or len({*self.levels}) < len(self.levels):
             raise InvalidValue(f"levels is {levels!r}: give the names of different priorities, the most urgent first")
         self.borrow = borrow
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..errors import InvalidValue
+from ..errors import AgentCrashed, InvalidValue, RequestTimeout, Undeliverable, WorkerBusy, describe
 from ..runtime import require
 from ..runtime.message import freeze
 
@@ -50,6 +50,11 @@ class Part:
     asking: asyncio.Task[Any] | None = None
     result: Any = None
 
+    def blame(self, error: Exception) -> None:
+        """Count a failure: as a loss if the worker is gone, silent or unwilling, else as an error of the work."""
+        lost = isinstance(error, (AgentCrashed, RequestTimeout, Undeliverable, WorkerBusy))
+        self.losses, self.errors = self.losses + lost, self.errors + (not lost)
+
 
 class Job:
     """A task under way; `ended` gets its outcome, and `lacking` waits as long as there are too few workers for it."""
@@ -67,7 +72,14 @@ class Job:
         """Return the parts that nobody has, in groups that must begin together: at first, that is all."""
         return [self.parts] if self.stage == "waiting" else [[part] for part in self.parts if part.worker is None]
 
-    def outcome(self, now: float, status: Status, value: Any = None, error: str | None = None) -> TaskOutcome:
+    def combined(self) -> tuple[Status, str | None, Any]:
+        """Return how it ends, now that every part is done: its status, what went wrong, and its value."""
+        try:
+            return "completed", None, freeze(self.combine([part.result for part in self.parts]))
+        except Exception as error:  # of whatever kind: the function may be anybody's
+            return "failed", f"{type(error).__name__} from the aggregation: {describe(error)}", None
+
+    def outcome(self, now: float, status: Status, error: str | None = None, value: Any = None) -> TaskOutcome:
         """Return what has become of it by now."""
         results = freeze({part.worker: part.result for part in self.parts if part.worker and part.asking is None})
         attempts, duration = sum(part.attempt for part in self.parts), now - self.added

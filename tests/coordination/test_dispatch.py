@@ -221,7 +221,9 @@ class TestWaiting:
 
     def test_nothing_polls_and_a_stuck_world_says_what_is_missing(self, world):
         coordinator = staffed(world, 2)
-        with pytest.raises(Stuck, match="coordinator waits for workers: task-1 needs 3 that can 'measure', there are 2"):
+        with pytest.raises(
+            Stuck, match="coordinator waits for workers: task-1 needs 3 that can 'measure', there are 2"
+        ):
             world.run(coordinator.execute("measure", workers=3))
 
     def test_unhealthy_workers_do_not_count(self, world):
@@ -310,7 +312,9 @@ class TestBusyWorkers:
         coordinators = [staffed(world, 3), world.spawn(Coordinator("other", selection="random"))]
 
         async def scenario():
-            return await asyncio.gather(*[each.execute("measure", workers=2) for each in coordinators for _ in range(4)])
+            return await asyncio.gather(
+                *[each.execute("measure", workers=2) for each in coordinators for _ in range(4)]
+            )
 
         assert all(outcome.status == "completed" for outcome in world.run(scenario()))
         assert all(world.run(each.status())["busy"] == {} for each in coordinators) and complaints(world.trace) == []
@@ -335,7 +339,11 @@ class TestFailures:
 
         run = simulate(scenario, faults=FaultPlan(appointments=[Crash("gauge_2", 1.0)]))
         assert run.result.status == "completed" and run.result.value == 1.0 + 4.0 + 3.0
-        assert (run.result.attempts, run.time) == (4, 3.0) and list(run.result.results) == ["gauge_1", "gauge_4", "gauge_3"]
+        assert (run.result.attempts, run.time) == (4, 3.0) and list(run.result.results) == [
+            "gauge_1",
+            "gauge_4",
+            "gauge_3",
+        ]
         failed = next(run.trace.events("task_failed"))
         assert (failed.time, failed.who, failed.facts["next"]) == (1.0, "gauge_2", "another worker")
         assert "InjectedCrash" in failed.facts["error"] and complaints(run.trace) == []
@@ -388,7 +396,10 @@ class TestFailures:
             coordinator = staffed(world, 1, patience=5.0)
             return await coordinator.execute("measure")
 
-        for lost in (OnMessage("drop", to="gauge_1", topic="measure"), OnMessage("drop", to="coordinator", sender="g*")):
+        for lost in (
+            OnMessage("drop", to="gauge_1", topic="measure"),
+            OnMessage("drop", to="coordinator", sender="g*"),
+        ):
             run = simulate(scenario, faults=FaultPlan(appointments=[lost]))
             assert run.result.status == "completed" and run.result.attempts == 2 and run.time == 6.0
 
