@@ -100,8 +100,12 @@ class Driver:
             self._thread.stop()
 
         def shut_down() -> None:
+            left = asyncio.all_tasks(self._loop)
             self._finish(stop_agents(), within=60.0)
             self._cancel(asyncio.all_tasks(self._loop))
+            for task in left:
+                if task.done() and not task.cancelled():
+                    task.exception()  # it need not be told any more that those it waited for are gone
             self._finish([self._loop.create_task(self._loop.shutdown_asyncgens(), name="close")])
             self._loop.close()
 

@@ -572,6 +572,25 @@ class TestInterrupt:
 
 
 class TestClose:
+    def test_who_still_waits_for_an_answer_is_not_reported(self, make_world, caplog):
+        class Slow(Agent):
+            @capability
+            async def work(self) -> None:
+                await self.sleep(100.0)
+
+        world = make_world()
+        client = world.spawn(Agent("client"))
+        world.spawn(Slow("slow"))
+
+        async def scenario():
+            asyncio.create_task(client.request("slow", "work"))  # noqa: RUF006
+            await client.sleep(1.0)
+
+        world.run(scenario())
+        world.close()
+        gc.collect()
+        assert "never retrieved" not in caplog.text
+
     def test_everything_it_started_ends(self):
         ended = []
 
