@@ -92,7 +92,8 @@ class Case:
         parties = [party for party in self.conflict.participants if party.name not in self.silent]
         asked = {party.name: name for party in parties if (name := self._question(party.name, questions))}
         requests = [self._request(who, question, content) for who, question in asked.items()]
-        answers = dict(zip(asked, await asyncio.gather(*requests, return_exceptions=True), strict=True))
+        replies = await asyncio.gather(*requests, return_exceptions=True) if requests else ()
+        answers = dict(zip(asked, replies, strict=True))
         question, heard, round = questions[0], dict[str, Any](), content.get("round")
         for party in parties:
             answer = answers[party.name] if party.name in answers else stated(party)
@@ -121,8 +122,8 @@ class Case:
 
     def record(self, who: str, position: Mapping[str, Any], round: int | None = None) -> None:
         """Write into the trace what somebody has said."""
-        facts = {"conflict": self.conflict.id, "strategy": self.strategy or None, "round": round, "position": position}
-        self.resolver.world.trace.record("position", who, **facts)
+        world, what = self.resolver.world, freeze(position, "position")
+        world.trace.append((world.clock(), "position", who, self.conflict.id, self.strategy or None, round, what))
 
 
 Strategy = Callable[[Case], Awaitable[Proposal]]

@@ -57,7 +57,7 @@ class Participant:
 
     def offer(self, round: int) -> dict[str, Any]:
         """Return what it offers in a round of concessions, from 1 to ROUNDS: from its claim evenly to its limits."""
-        return {key: _conceded(ideal, self.limits.get(key), round) for key, ideal in self.claim.items()}
+        return {key: _conceded(self.claim[key], limit, round) for key, limit in self.limits.items()}
 
     def value(self, position: Mapping[str, Any]) -> float:
         """Return how much of its claim a position gives it, the mean over its keys.
@@ -199,7 +199,7 @@ def _conceded(ideal: Any, limit: Any, round: int) -> Any:
     """Return what is offered in a round for one key: a number on its way, or the next alternative."""
     if isinstance(limit, list):
         return [ideal, *limit][min(len(limit), round)]
-    return ideal if limit is None else limit if round >= ROUNDS else ideal + (limit - ideal) * round / ROUNDS
+    return limit if round >= ROUNDS else ideal + (limit - ideal) * round / ROUNDS
 
 
 def _own(value: Any, name: str) -> Any:

@@ -18,6 +18,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import conflicts
 import simpy
 import state
 
@@ -303,6 +304,8 @@ def main() -> None:
     print(f"\nThe sleepers woke in the order of SimPy: {'yes' if same else 'NO'}.")
     print(f"An update in line has to be tried again {state.by_function(in_line=True)[1]:.1f} times (reach: 1).")
     print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).", flush=True)
+    for name in conflicts.STRATEGIES:
+        print(f"Conflicts by {name}: {conflicts.rate(name):,.0f} a second (reach: {conflicts.PER_SECOND:,} at least).")
     subprocess.run([sys.executable, str(Path(__file__).with_name("society.py"))], check=True)
 
 
