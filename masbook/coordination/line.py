@@ -113,6 +113,8 @@ class Line(Named):
         claim.call_off = agent.when_gone(partial(self._give_up, claim, ""))
         self._line.append(claim)
         self._serve()
+        if not claim.granted.done():
+            self._record("queued", claim)
         try:
             await self.world.wait(claim.granted, who=agent.name, what=str(self), on=partial(self._blocker, claim))
         except BaseException:
@@ -164,19 +166,17 @@ class Line(Named):
 
     def _serve(self) -> None:
         """Let in whoever may pass, in order of arrival; one who was cancelled in this very instant is passed over."""
-        while self._line:
-            claim = self._line[0]
-            if not claim.granted.done() and not self.admits(claim, list(self._held)):
+        while (claim := next((claim for claim in self._line if not claim.granted.done()), None)) is not None:
+            if not self.admits(claim, list(self._held)):
                 return
-            self._line.popleft()
-            if not claim.granted.done():
-                self._grant(claim)
+            self._line.remove(claim)
+            self._grant(claim)
 
     def _grant(self, claim: Claim) -> None:
         self._newest = claim.token = self._newest + 1
         self._held[claim] = None
         self._begin_lease(claim)
-        self._record("acquired", claim, waited=self.world.now - claim.since)
+        self._record("acquired", claim, token=claim.token, waited=self.world.now - claim.since)
         claim.granted.set_result(None)
 
     def _begin_lease(self, claim: Claim) -> None:
@@ -192,9 +192,10 @@ class Line(Named):
         claim.call_off()
         if claim in self._held:
             del self._held[claim]
-            self._record("released", claim, reason=reason)
+            self._record("released", claim, token=claim.token, reason=reason)
         elif claim in self._line:
             self._line.remove(claim)
+            self._record("gave_up", claim, waited=self.world.now - claim.since, reason=reason)
         self._serve()
 
     def _give_up(self, claim: Claim, reason: str) -> None:
@@ -208,8 +209,7 @@ class Line(Named):
         self._end(claim, reason)
 
     def _record(self, kind: str, claim: Claim, **facts: Any) -> None:
-        resource = f"{claim.mode}:{self.name}"
-        self.world.trace.record(kind, claim.agent.name, resource=resource, token=claim.token, **facts)
+        self.world.trace.record(kind, claim.agent.name, resource=f"{claim.mode}:{self.name}", **facts)
 
     def _blocker(self, claim: Claim) -> str | None:
         """Return who is in the way; of several, one that waits itself, unless any of them would do."""

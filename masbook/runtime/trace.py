@@ -68,6 +68,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "attempted": ("conflict", "strategy", "outcome", "reason"),
     "resolved": ("conflict", "type", "strategy", "outcome", "winner", "decision", "satisfaction"),
     # synchronisation; `who` is the agent
+    "queued": ("resource",),  # it has to wait
+    "gave_up": ("resource", "waited", "reason"),
     "acquired": ("resource", "token", "waited"),
     "released": ("resource", "token", "reason"),
     "barrier": ("barrier", "generation", "status", "arrived"),

@@ -208,6 +208,8 @@ class TestLock:
 
         world.run(scenario())
         assert [who for _, who in rows(world, "acquired")] == ["ann", "cid"]
+        assert rows(world, "queued", "resource") == [(0.0, "cid", "lock:gpu"), (1.0, "bob", "lock:gpu")]
+        assert rows(world, "gave_up", "resource", "waited", "reason") == [(6.0, "bob", "lock:gpu", 5.0, "timed out")]
 
     def test_a_free_lock_is_to_be_had_in_no_time(self, world, crew):
         assert world.run(Lock(world, "gpu").acquire(crew[0], timeout=5.0)) == 1
@@ -1108,7 +1110,11 @@ async def storm(world, kind, make=None, crashes=True):
         except LockTimeout:
             wrong.append("lost")
     tokens = [event.facts["token"] for event in world.trace.events("acquired")]
-    if tokens != sorted(set(tokens)):
+    queued, left = world.trace.count("queued"), world.trace.count("gave_up")
+    if (
+        tokens != sorted(set(tokens))
+        or sum(waited > 0 for *_, waited in rows(world, "acquired", "waited")) > queued - left
+    ):
         wrong.append(tokens)
     return wrong
 
