@@ -64,6 +64,8 @@ class Task:
         if isinstance(undo, str):
             undo = (undo, {"result": f"${{{self.id}}}"})
         if undo is not None:
+            if not (isinstance(undo, tuple | list) and len(undo) == 2 and isinstance(undo[0], str)):
+                raise InvalidValue(f"the compensation of {self.id!r} is {undo!r}: give 'undo', or ('undo', {{...}})")
             undo = (undo[0], _named(f"the compensation of {self.id!r}", undo[1]))
         after = require.names("after", freeze(self.after, f"what {self.id!r} comes after"))
         inputs, resources = _named(f"the inputs of {self.id!r}", self.inputs), _amounts(self.resources)
