@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from . import charts, frames
     from .dashboard import Dashboard
     from .data import DataProcessor, data_path, load, records
+    from .desk import Desk
     from .experiment import compare, sweep
 
-__all__ = ["Dashboard", "DataProcessor", "charts", "compare", "data_path", "frames", "load", "records", "sweep"]
+__all__ = ["Dashboard", "DataProcessor", "Desk", "charts", "compare", "data_path", "frames", "load", "records", "sweep"]
 
 _HOMES = {
     "Dashboard": "dashboard",
     "DataProcessor": "data",
+    "Desk": "desk",
     "compare": "experiment",
     "data_path": "data",
     "load": "data",
