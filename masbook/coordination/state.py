@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import InvalidValue, VersionConflict
@@ -113,15 +114,14 @@ class StateStore(Protocol):
     ) -> Entry | None:
         """Write a value if the present one, None where there is none, equals the expected one; else return None."""
         value, expected = freeze(value, "value"), freeze(expected, "expected")
-        entry = await self.get(key, by=by)
-        present, version = (None, 0) if entry is None else (entry.value, entry.version)
-        if present != expected:
-            self.world.trace.record("version_conflict", author(by), store=self.name, key=key, version=version)
-            return None
-        try:
-            return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
-        except VersionConflict:
-            return None
+        while True:
+            entry = await self.get(key, by=by)
+            present, version = (None, 0) if entry is None else (entry.value, entry.version)
+            if present != expected:
+                self.world.trace.record("version_conflict", author(by), store=self.name, key=key, version=version)
+                return None
+            with suppress(VersionConflict):  # somebody may have written the same value again
+                return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
 
 
 class MemoryStore(StateStore):
