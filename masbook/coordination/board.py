@@ -58,7 +58,7 @@ class TaskBoard(TaskBook):
         self.patience, self.default = require.positive("patience", patience), freeze(default, "default")
         self.team: dict[str, Member] = {}
         self._queues: dict[Any, list[tuple[int, int, str]]] = {}  # pending tasks by who may do them, most urgent first
-        self._queued = 0
+        self._places: dict[str, int] = {}  # by first come; a task that is given back keeps its place
         self._fresh: list[str] = []  # queued since tasks were last given out
         self._attempts: dict[str, asyncio.Task[Any]] = {}  # the work in hand, by task
         self._stirred = False
@@ -134,7 +134,7 @@ class TaskBoard(TaskBook):
         """Take back what was in hand if the board has crashed."""
         self._stirred = False
         for task in await self.tasks("in_progress"):
-            self._give_back(task, f"{self.name} has crashed")
+            self._give_back(task.id, f"{self.name} has crashed")
         self.stir()
 
     async def on_stop(self) -> None:
@@ -144,16 +144,14 @@ class TaskBoard(TaskBook):
 
     def admit(self, member: Member) -> None:
         """Take a member into the team; InvalidValue unless its superior is in it, of no lower role, not below it."""
-        above = member.superior
-        while above is not None:
-            if above == member.name:
-                raise InvalidValue(f"{above} would be its own superior: superiors form no circle")
-            if above not in self.team:
-                raise InvalidValue(f"no member {above!r} to be a superior: spawn superiors first")
-            boss = self.team[above]
+        if member.superior is not None:
+            boss = self.team.get(member.superior)
+            if boss is None or boss.name == member.name:
+                raise InvalidValue(f"no member {member.superior!r} above {member.name}: spawn superiors first")
             if boss.role < member.role:
-                raise InvalidValue(f"{above}, a {boss.role.value}, is no superior for a {member.role.value}")
-            above = boss.superior
+                raise InvalidValue(f"{boss.name}, a {boss.role.value}, is no superior for a {member.role.value}")
+            if member.name in [one.name for one in self._superiors(boss)]:
+                raise InvalidValue(f"{boss.name} is below {member.name} already: superiors form no circle")
         self.team[member.name] = member
         member.when_gone(partial(self._lose, member))
         facts = {"superior": member.superior, "skills": member.levels, "capacity": member.capacity}
@@ -178,9 +176,9 @@ class TaskBoard(TaskBook):
         """Let a task wait for a free hand; it fails where nobody will ever have one for it."""
         if not self._able(task):
             return self._fail(task.id, f"impossible: nobody can do it who has {task.needs}")
-        self._queued += 1
+        place = self._places.setdefault(task.id, len(self._places))
         key = (task.assignee, task.by, task.needs)
-        heapq.heappush(self._queues.setdefault(key, []), (-task.priority, self._queued, task.id))
+        heapq.heappush(self._queues.setdefault(key, []), (-task.priority, place, task.id))
         self._fresh.append(task.id)
         self.stir()
         return None
@@ -269,17 +267,19 @@ class TaskBoard(TaskBook):
                 self.team[task.worker].hand.pop(task.id, None)
             self.stir()
 
-    def _give_back(self, task: TeamTask, error: str) -> None:
-        """Take a task back from who cannot go on with it."""
-        self._record("task_failed", task, task.worker, attempt=task.attempts, error=error, next="given back")
-        self._begin_again(task)
+    def _give_back(self, id: str, error: str) -> None:
+        """Take a task back from who cannot go on with it; it may have ended with one that was given back before it."""
+        task = self._book[id]
+        if task.status == "in_progress":
+            self._record("task_failed", task, task.worker, attempt=task.attempts, error=error, next="given back")
+            self._begin_again(task)
 
     def _lose(self, member: Member) -> None:
         """Take back what a member that stops or crashes has in hand."""
         member.when_gone(partial(self._lose, member))  # and the next time
         fate = "crashed" if member.state == "error" else "stopped"
         for id in list(member.hand):
-            self._give_back(self._book[id], f"{member.name} has {fate}")
+            self._give_back(id, f"{member.name} has {fate}")
         self.stir()
 
     def _next_level(self, task: TeamTask, reason: str) -> str:
@@ -291,14 +291,20 @@ class TaskBoard(TaskBook):
     def _above(self, who: str | None) -> str:
         """Return the next level above a member; above anybody else that is the first member of the highest role."""
         member = self.team.get(who or "")
-        if member is not None:
-            boss = self.escalation(member, self.team)
+        if member is None:
+            here = [one for one in self.team.values() if one.present]
+            boss = max(here, key=lambda one: one.role, default=None)
         else:
-            here = [member for member in self.team.values() if member.present]
-            boss = max(here, key=lambda member: member.role, default=None)
-        if boss is not None and boss is member:
-            raise InvalidValue(f"escalation returned {boss.name} for itself: return somebody above, or None")
+            boss = self.escalation(member, self.team)
+            if boss is not None and boss.role <= member.role and boss not in self._superiors(member):
+                raise InvalidValue(
+                    f"escalation returned {boss.name}, who is not above {who}: return a superior, or None"
+                )
         return PERSON if boss is None else boss.name
+
+    def _superiors(self, member: Member) -> list[Member]:
+        above = self.team.get(member.superior or "")
+        return [] if above is None else [above, *self._superiors(above)]
 
     def _record_handover(self, task: str, who: str, to: str | None, how: str, reason: str) -> None:
         self.world.trace.record("handover", who, team=self.name, task=task, to=to, how=how, reason=reason)

@@ -20,7 +20,7 @@ from ..runtime.message import FrozenDict, freeze
 
 Status = Literal["pending", "in_progress", "waiting", "completed", "failed", "cancelled", "timed_out"]
 OnFailure = Literal["fail", "retry", "ignore", "escalate"]
-LEVELS = PRIORITIES = range(1, 6)  # 5 is an expert, and the most urgent
+HIGHEST = 5  # of levels, an expert, and of priorities, the most urgent; the lowest is 1
 PERSON = "person"  # who is above the top of every team
 
 
@@ -68,7 +68,7 @@ class TeamTask:
     def __post_init__(self) -> None:
         if not isinstance(self.title, str) or not self.title.strip():
             raise InvalidValue(f"the title of a task is {self.title!r}: say in a few words what is to be done")
-        require.one_of("priority", self.priority, PRIORITIES)
+        _check_grade("priority", self.priority)
         require.one_of("on_failure", self.on_failure, get_args(OnFailure))
         require.whole("retries", self.retries, 0)
         require.not_negative("duration", self.duration)
@@ -93,12 +93,17 @@ class TeamTask:
 
 def check_levels(skills: Any) -> FrozenDict:
     """Return levels by skill, 1 for those of a mere list; InvalidValue for what is no level or no name."""
-    found = skills if isinstance(skills, Mapping) else dict.fromkeys(require.names("skills", skills), LEVELS[0])
+    found = skills if isinstance(skills, Mapping) else dict.fromkeys(require.names("skills", skills), 1)
     for skill, level in found.items():
         if not isinstance(skill, str) or not skill.strip():
             raise InvalidValue(f"a skill called {skill!r}: give it a name, such as 'billing'")
-        require.one_of(f"the level of {skill!r}", level, LEVELS)
+        _check_grade(f"the level of {skill!r}", level)
     return FrozenDict(found)
+
+
+def _check_grade(what: str, grade: Any) -> None:
+    if require.whole(what, grade) > HIGHEST:
+        raise InvalidValue(f"{what} is {grade!r}: give a whole number from 1 to {HIGHEST}")
 
 
 class TaskBook(Agent):

@@ -20,7 +20,7 @@ from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from ..runtime.supervision import Supervision
 from ..runtime.world import World
-from .book import PERSON, PRIORITIES, OnFailure, TeamTask, check_levels
+from .book import HIGHEST, PERSON, OnFailure, TeamTask, check_levels
 
 
 @total_ordering
@@ -151,7 +151,7 @@ class Member(Agent):
     @capability
     async def escalate(self, issue: str, reason: str = "") -> TeamTask:
         """Hand an issue to the next level, at the top to a person, with the highest priority; return the subtask."""
-        return await self._hand_over("escalated", TeamTask(f"Escalation: {issue}", reason, PRIORITIES[-1]))
+        return await self._hand_over("escalated", TeamTask(f"Escalation: {issue}", reason, HIGHEST))
 
     @capability
     async def team_status(self) -> dict[str, Any]:

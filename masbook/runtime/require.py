@@ -46,7 +46,7 @@ def whole(what: str, value: Any, least: int = 1) -> int:
 def one_of(what: str, value: Any, options: Any) -> Any:
     """Return the value if it is one of the options."""
     if value not in tuple(options):
-        raise InvalidValue(f"{what} is {value!r}: choose one of {', '.join(options)}")
+        raise InvalidValue(f"{what} is {value!r}: choose one of {', '.join(map(str, options))}")
     return value
 
 

@@ -1,0 +1,14 @@
+"""Checks of arguments that the tests of their users do not reach."""
+
+from __future__ import annotations
+
+import pytest
+
+from masbook.errors import InvalidValue
+from masbook.runtime import require
+
+
+def test_options_may_be_numbers():
+    assert require.one_of("level", 3, range(1, 6)) == 3
+    with pytest.raises(InvalidValue, match="level is 7: choose one of 1, 2, 3"):
+        require.one_of("level", 7, range(1, 4))
