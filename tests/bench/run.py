@@ -21,6 +21,7 @@ from pathlib import Path
 import conflicts
 import simpy
 import state
+import workflows
 
 from masbook import Agent, Message, World, capability, on
 
@@ -299,10 +300,15 @@ def main() -> None:
     row("update of shared state, by version", "dict with compare-and-swap", state.by_version, state.plain_dict, 3.0)
     line = lambda: state.by_function(in_line=True)[0]  # noqa: E731
     row("update of shared state, in line", "dict with compare-and-swap", line, state.plain_dict, 3.0)
+    large, small = lambda: workflows.workflow(10_000), lambda: workflows.workflow(1_000)  # noqa: E731
+    row("a task of a workflow of 1,000", "graphlib and asyncio", small, lambda: workflows.graph_alone(1_000), 2.5)
+    row("a task of a workflow of 10,000", "graphlib and asyncio", large, lambda: workflows.graph_alone(10_000), 2.5)
+    row("a task of 10,000 against 1,000", "of 1,000", large, small, 1.2)
     row("import masbook", "import pydantic", lambda: importing("masbook"), lambda: importing("pydantic"), 1.5)
     same = sleeps()[1] == simpy_sleeps()[1]
     print(f"\nThe sleepers woke in the order of SimPy: {'yes' if same else 'NO'}.")
     print(f"An update in line has to be tried again {state.by_function(in_line=True)[1]:.1f} times (reach: 1).")
+    print(f"200 tasks of 10 virtual ms take {workflows.ideal():.3f} of the ideal time (reach: 1.010).")
     print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).", flush=True)
     for name in conflicts.STRATEGIES:
         print(f"Conflicts by {name}: {conflicts.rate(name):,.0f} a second (reach: {conflicts.PER_SECOND:,} at least).")

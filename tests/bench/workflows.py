@@ -27,7 +27,9 @@ def layers(count: int) -> dict[str, list[str]]:
     graph: dict[str, list[str]] = {}
     for number in range(count):
         above = (number // WIDTH - 1) * WIDTH
-        graph[f"task_{number}"] = [f"task_{above + (number * 7 + step * 13) % WIDTH}" for step in range(3) if above >= 0]
+        graph[f"task_{number}"] = [
+            f"task_{above + (number * 7 + step * 13) % WIDTH}" for step in range(3) if above >= 0
+        ]
     return graph
 
 
