@@ -300,7 +300,7 @@ def main() -> None:
     row("update of shared state, by version", "dict with compare-and-swap", state.by_version, state.plain_dict, 3.0)
     line = lambda: state.by_function(in_line=True)[0]  # noqa: E731
     row("update of shared state, in line", "dict with compare-and-swap", line, state.plain_dict, 3.0)
-    large, small = lambda: workflows.workflow(10_000), lambda: workflows.workflow(1_000)  # noqa: E731
+    large, small = lambda: workflows.workflow(10_000), lambda: workflows.workflow(1_000)
     row("a task of a workflow of 1,000", "graphlib and asyncio", small, lambda: workflows.graph_alone(1_000), 2.5)
     row("a task of a workflow of 10,000", "graphlib and asyncio", large, lambda: workflows.graph_alone(10_000), 2.5)
     row("a task of 10,000 against 1,000", "of 1,000", large, small, 1.2)
