@@ -1,7 +1,7 @@
 """A desk for a person: what the agents cannot decide is shown in the notebook, with a button for each answer.
 
-Give it to a `ConflictResolver` as `ask_person=desk`, show it in a cell, and play the scenario in a Dashboard. A run that
-nobody watches goes on without an answer, when the resolver's patience is over.
+Give it to a `ConflictResolver` as `ask_person=desk`, show it in a cell, and play the scenario in a Dashboard. A run
+that nobody watches goes on without an answer, when the resolver's patience is over.
 """
 
 from __future__ import annotations
