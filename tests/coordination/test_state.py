@@ -936,7 +936,7 @@ class TestSeedDefects:
     """What the course's stores get wrong (SEED_DEFECTS, State), in the terms of these."""
 
     def test_an_expected_version_of_an_absent_key(self, world, ann, store):
-        with pytest.raises(VersionConflict, match="nobody has written it"):
+        with pytest.raises(VersionConflict, match="has version 0, not 7: nobody wrote it"):
             world.run(store.set("a", 1, by=ann, expected_version=7))
         assert world.run(store.get("a")) is None
 
