@@ -226,13 +226,10 @@ def health(source: Source) -> pd.DataFrame:
 def tasks(source: Source) -> pd.DataFrame:
     """Return one row for each task of workflows, coordinators and teams, in the order in which they were added.
 
-    Columns: workflow, task, capability, service (who keeps the task), agent (who worked on it last) str; agents object
-    (a tuple of all who did); status str: `completed`, `failed`, `skipped`, `cancelled`, `timed_out`, or `waiting` or
-    `running` at the end of the run. Times float64: added, ready (when all that it comes after had ended), started (the
-    first attempt), ended, waited (ready to started), duration (started to ended), undone (by its compensation), each
-    missing where it did not come to that. attempts int64; priority Int64; after object (a tuple of tasks); parent str;
-    critical bool: whether it is on the critical path, the chain of tasks back from the one that ended last, each time
-    to the predecessor that ended last; error str: why it ended so, or why its last failed attempt did.
+    Columns: workflow, task, capability, agent str (who was at work); attempt Int64; status str: that of its task if it
+    lasted until the task ended, else `failed`, or `completed` for a part of a task, or `running` at the end of the run;
+    start, begun, end float64: when it was given to the agent, taken in hand, and over; duration float64: begun to end;
+    error str.
     """
     found = ledger.tasks(story.read(source)[0])
     columns = _fields(
@@ -240,13 +237,14 @@ def tasks(source: Source) -> pd.DataFrame:
         _TASK,
         agents=[tuple(dict.fromkeys(attempt.agent for attempt in work.tries)) for work in found],
         attempts=[len({attempt.attempt for attempt in work.tries}) for work in found],
-        waited=[work.started - work.ready for work in found],
+        begun=[work.tries[0].begun if work.tries else math.nan for work in found],
+        waited=[work.tries[0].begun - work.ready if work.tries else math.nan for work in found],
         duration=[work.ended - work.started for work in found],
     )
     return table(columns, {"service": "str", "attempts": "int64", "priority": "Int64", "critical": "bool"})
 
 
-_TASK = """workflow task capability service agent agents status added ready started ended waited duration undone
+_TASK = """workflow task capability service agent agents status added ready started begun ended waited duration undone
     attempts priority after parent critical error"""
 
 
@@ -258,8 +256,8 @@ def attempts(source: Source) -> pd.DataFrame:
     str.
     """
     found = [attempt for work in ledger.tasks(story.read(source)[0]) for attempt in work.tries]
-    names = "workflow task capability agent attempt status start end duration error"
-    return table(_fields(found, names, duration=[attempt.end - attempt.start for attempt in found]))
+    names = "workflow task capability agent attempt status start begun end duration error"
+    return table(_fields(found, names, duration=[attempt.end - attempt.begun for attempt in found]))
 
 
 def conflicts(source: Source) -> pd.DataFrame:
@@ -301,7 +299,7 @@ def team(source: Source) -> pd.DataFrame:
     }.values()  # the last row about somebody counts
     columns = columns_of(list(joined), (*_ROW, *KINDS["joined"]))
     tried = attempts(source)
-    spent = (tried["end"].fillna(end) - tried["start"]).groupby(tried["agent"]).sum()
+    spent = (tried["end"].fillna(end) - tried["begun"]).groupby(tried["agent"]).sum()
     busy = [float(spent.get(row[2], 0.0)) for row in joined]
     room = [(row[7] or 1) * (end - row[0]) for row in joined]
     count = Counter(zip(tried["agent"], tried["status"], strict=True))
@@ -316,6 +314,21 @@ def team(source: Source) -> pd.DataFrame:
 _MEMBER = ["team", "who", "role", "superior", "skills", "capacity", "started", "completed", "failed", "in_hand"]
 _MEMBER += ["delegated", "assistance", "escalated"]
 _COUNTS = {"in_hand": "running"}
+
+
+def holds(source: Source) -> pd.DataFrame:
+    """Return one row for each lock, permit or share that somebody wanted to hold, in the order of asking.
+
+    Columns: who, resource str (such as `lock:gpu`); token Int64, missing if it was never granted; asked, start, end
+    float64: when it was asked for, granted and given back; waited (until it was granted, or given up), duration (until
+    it was given back) float64; status str: `waiting` or `held` at the end of the run, else why it ended: `released`,
+    `lease expired`, `timed out`, `cancelled`, `crashed`, `stopped`.
+    """
+    found = ledger.holds(story.read(source)[0])
+    until = [hold.end if math.isnan(hold.start) else hold.start for hold in found]
+    waited = [end - hold.asked for hold, end in zip(found, until, strict=True)]
+    names = "who resource token asked start end waited duration status"
+    return table(_fields(found, names, waited=waited, duration=[hold.end - hold.start for hold in found]))
 
 
 def _fields(found: Iterable[object], names: str, **derived: list[Any]) -> dict[str, Iterable[Any]]:

@@ -19,7 +19,10 @@ NEVER = math.nan
 
 @dataclass(slots=True)
 class Attempt:
-    """One agent's work on a task: since when, until when, and how it ended; `running` while it has not."""
+    """One agent's work on a task: when it was given and begun, until when, and how it ended; `running` before that.
+
+    A task that was given by a request is begun when the agent takes the message in hand, and until then waits with it.
+    """
 
     workflow: str
     task: str
@@ -27,6 +30,7 @@ class Attempt:
     agent: str
     attempt: int | None
     start: float
+    begun: float
     end: float = NEVER
     status: str = "running"
     error: str | None = None
@@ -61,7 +65,7 @@ class Work:
         elif not math.isnan(self.ended):
             return
         elif kind == "task_started":
-            self.tries.append(Attempt(self.workflow, self.task, self.capability, who, facts["attempt"], time))
+            self.tries.append(Attempt(self.workflow, self.task, self.capability, who, facts["attempt"], time, time))
             self.status, self.agent, self.started = "running", who, self.tries[0].start
         elif kind == "task_part" or (kind == "task_waiting" and str(facts["reason"]).startswith("subtasks")):
             self._close(time, "completed", None, who)  # its own part is done
@@ -70,6 +74,8 @@ class Work:
             self._close(time, "failed", facts["error"], who)
         elif kind == "task_ended":
             self._close(time, facts["status"], facts["reason"])
+            if facts["status"] == "timed_out" and self.tries and self.tries[-1].end == time:
+                self.tries[-1].status = "timed_out"  # and not merely failed
             self.status, self.ended, self.error = facts["status"], time, facts["reason"] or self.error
 
     def _close(self, time: float, status: str, error: str | None, who: str | None = None) -> None:
@@ -89,16 +95,25 @@ def tasks(rows: list[Row]) -> list[Work]:
     """Return every task added, in order, with what became of it."""
     found: list[Work] = []
     plans: dict[str, dict[str, Work]] = {}
+    given: dict[tuple[str, str], list[Attempt]] = {}  # by service and agent, until the request is sent
+    asked: dict[int, Attempt] = {}  # by message, until the agent takes it in hand
     for time, kind, who, *values in rows:
-        if kind not in _STEPS:
-            continue
-        facts = dict(zip(KINDS[kind], values, strict=True))
-        plan = plans.setdefault(facts["workflow"], {})
-        if kind == "task_added":
-            work = plan[facts["task"]] = Work(who, time, **facts | {"after": tuple(facts["after"] or ())})
-            found.append(work)
-        elif facts["task"] in plan:
-            plan[facts["task"]].take(time, kind, who, facts)
+        if kind in _STEPS:
+            facts = dict(zip(KINDS[kind], values, strict=True))
+            plan = plans.setdefault(facts["workflow"], {})
+            if kind == "task_added":
+                work = plan[facts["task"]] = Work(who, time, **facts | {"after": tuple(facts["after"] or ())})
+                found.append(work)
+            elif (known := plan.get(facts["task"])) is not None:
+                known.take(time, kind, who, facts)
+                if kind == "task_started" and known.tries:
+                    given.setdefault((known.service, who), []).append(known.tries[-1])
+        elif kind == "sent" and values[1] == "request" and given.get((who, values[2])):
+            attempt = given[who, values[2]].pop(0)
+            if attempt.start == time:
+                attempt.begun, asked[values[0]] = NEVER, attempt
+        elif kind == "delivered" and values[0] in asked and asked[values[0]].agent == who:
+            asked.pop(values[0]).begun = time
     for plan in plans.values():
         _relate(plan)
     return found
@@ -151,6 +166,50 @@ def disputes(rows: list[Row]) -> list[Dispute]:
         elif name in found and math.isnan(found[name].ended):  # resolved is final
             found[name] = replace(found[name], ended=time, **facts)
     return list(found.values())
+
+
+@dataclass(slots=True)
+class Hold:
+    """What one agent had of a lock, a semaphore or a read-write lock: since when it wanted it, and from when to when.
+
+    Its status is `waiting`, then `held`, then why that ended: `released`, `lease expired`, `timed out`, `cancelled`,
+    `crashed` or `stopped`.
+    """
+
+    who: str
+    resource: str
+    asked: float
+    start: float = NEVER
+    end: float = NEVER
+    token: int | None = None
+    status: str = "waiting"
+
+
+def holds(rows: list[Row]) -> list[Hold]:
+    """Return everything that somebody wanted to hold, in the order in which it was asked for."""
+    found: list[Hold] = []
+    queues: dict[tuple[str, str], list[Hold]] = {}
+    held: dict[tuple[str, int], Hold] = {}
+    for time, kind, who, *values in rows:
+        if kind not in ("queued", "gave_up", "acquired", "released"):
+            continue
+        facts = dict(zip(KINDS[kind], values, strict=True))
+        name, line = facts["resource"], queues.setdefault((who, facts["resource"]), [])
+        if kind == "queued" or (kind == "acquired" and not line):
+            found.append(Hold(who, name, time))
+            line.append(found[-1])
+        if kind in ("gave_up", "acquired"):
+            began = time - facts["waited"]
+            hold = min(line, key=lambda hold: abs(hold.asked - began), default=Hold(who, name, began))
+            line[:] = [other for other in line if other is not hold]
+            if kind == "gave_up":
+                hold.end, hold.status = time, facts["reason"]
+            else:
+                hold.start, hold.token, hold.status = time, facts["token"], "held"
+                held[name, facts["token"]] = hold
+        elif kind == "released" and (hold := held.pop((name, facts["token"]), None)) is not None:
+            hold.end, hold.status = time, facts["reason"]
+    return found
 
 
 def fairness(values: Iterable[float]) -> float:

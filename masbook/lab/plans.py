@@ -61,17 +61,18 @@ def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
         return blank("Tasks over time", "no task was added")
     each = by == "task" or (by is None and len(tasks) <= _FEW)
     tasks["last"] = tasks["ended"].fillna(end)
-    tasks["until"] = tasks["started"].fillna(tasks["last"])
+    tasks["until"] = tasks["begun"].fillna(tasks["last"])
     tasks["row"] = tasks["until"].rank(method="first").astype(int) - 1
     tried = frames.attempts(source).merge(tasks[["workflow", "task", "critical", "row"]], on=["workflow", "task"])
-    tried["duration"] = tried["end"].fillna(end) - tried["start"]
+    tried = tried.dropna(subset="begun")  # the others never came to the turn
+    tried["duration"] = tried["end"].fillna(end) - tried["begun"]
     notes = _task_rows(tasks) if each else _agent_rows(tried, source)
     height, size = row_size(len(notes))
     title = f"Tasks over time: {(tasks['status'] == 'completed').sum():,} of {len(tasks):,} completed"
     with drawing(title, 9, height * len(notes) + 1.3) as (chart, axes):
         (_wait_each if each else _wait_together)(axes, tasks, len(notes) - 1)
         look = {"color": [TASKS[status] for status in tried["status"]], **_edges(tried["critical"])}
-        axes.barh(tried["row"], tried["duration"], 0.72, tried["start"], **look)
+        axes.barh(tried["row"], tried["duration"], 0.72, tried["begun"], **look)
         label_rows(axes, [label for label, _ in notes], size)
         for row, (_, note) in enumerate(notes):
             if note:
@@ -106,10 +107,10 @@ def _agent_rows(tried: pd.DataFrame, source: Source) -> list[tuple[str, str]]:
     notes: list[tuple[str, str]] = []
     spawned = [*frames.agents(source)["who"], *tried["agent"]]
     for who in dict.fromkeys(name for name in spawned if name in set(tried["agent"])):
-        own, free = tried[tried["agent"] == who].sort_values("start", kind="stable"), list[float]()
+        own, free = tried[tried["agent"] == who].sort_values("begun", kind="stable"), list[float]()
         for attempt in own.itertuples():
-            lane = next((lane for lane, until in enumerate(free) if until <= attempt.start), len(free))
-            free[lane : lane + 1] = [attempt.start + attempt.duration]
+            lane = next((lane for lane, until in enumerate(free) if until <= attempt.begun), len(free))
+            free[lane : lane + 1] = [attempt.begun + attempt.duration]
             tried.loc[attempt.Index, "row"] = len(notes) + lane
         notes += [(who, f"{own['task'].nunique():,} tasks"), *[("", "")] * (len(free) - 1)]
     return [*notes, ("waiting", "")]
@@ -120,7 +121,7 @@ def _wait_each(axes: Axes, tasks: pd.DataFrame, _: int) -> None:
     ready = tasks.dropna(subset="ready")
     axes.barh(ready["row"], ready["last"] - ready["ready"], left=ready["ready"], height=0.36, color=PALE, zorder=0.8)
     for one, other in _links(tasks):
-        axes.plot([one.ended, one.ended, other.started], [one.row, other.row, other.row], **_CRITICAL)
+        axes.plot([one.ended, one.ended, other.until], [one.row, other.row, other.row], **_CRITICAL)
 
 
 def _wait_together(axes: Axes, tasks: pd.DataFrame, row: int) -> None:

@@ -17,7 +17,7 @@ _NAMES = """kind who type sender to parent topic capability state status outcome
 _TEXTS = "reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
     sent delivered finished answered waiting service latency
-    added ready started ended opened undone fairness"""
+    added ready started begun ended opened undone fairness"""
 IDS = "message conversation copies priority"
 _OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity arrived"
 _DATA = "facts content data capabilities tags expected after participants position decision satisfaction skills"

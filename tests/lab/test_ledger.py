@@ -15,7 +15,7 @@ from masbook import Orchestrator, Task, Workflow, simulate
 from masbook.errors import InvalidValue
 from masbook.lab import frames
 from masbook.lab.ledger import fairness
-from masbook.lab.studio import hire
+from masbook.lab.studio import ImageProcessor, hire
 from masbook.runtime.trace import Trace
 
 FULL = {frames.tasks: report, frames.attempts: report, frames.conflicts: rush, frames.team: team}
@@ -231,6 +231,22 @@ def test_a_real_workflow_agrees_with_its_outcome():
                 value = getattr(told, column)
                 assert pd.isna(row[column]) if value is None else row[column] == value
         pd.testing.assert_frame_equal(frames.tasks(run), frames.tasks(run.trace))
+
+
+def test_a_task_that_was_given_to_a_busy_agent_is_begun_when_its_turn_has_come():
+    async def rush(world):
+        world.spawn(ImageProcessor("image"))
+        tasks = [Task(f"t{i}", "process_image", {"batch": str(i)}, timeout=9.0) for i in range(20)]
+        await world.spawn(Orchestrator()).execute(Workflow("w", tasks, on_failure="continue", max_parallel=20))
+
+    found = frames.attempts(simulate(rush))
+    done, late = found[found["status"] == "completed"], found[found["status"] == "timed_out"]
+    assert set(found["start"]) == {0.0} and len(done) > 1 and len(done) + len(late) == 20
+    assert done["begun"].tolist() == [0.0, *done["end"].tolist()[:-1]]
+    assert done["duration"].between(1.5, 4.5).all() and set(late["end"]) == {9.0}
+    assert late["begun"].isna().sum() >= len(late) - 1  # the others never came to their turn
+    tasks = frames.tasks(simulate(rush))
+    assert tasks["waited"].equals(tasks["begun"]) and tasks["begun"].tolist()[:2] == done["begun"].tolist()[:2]
 
 
 def test_an_end_cut_out_of_the_trace_is_missed():
