@@ -23,7 +23,7 @@ from . import frames
 from .outcomes import conflicts, hierarchy
 from .plans import dag, gantt
 from .sequence import sequence
-from .story import Source
+from .story import Source, read
 from .style import (
     BLACK,
     BLUE,
@@ -51,6 +51,7 @@ __all__ = [
     "gantt",
     "health",
     "hierarchy",
+    "holds",
     "latency",
     "sequence",
     "success",
@@ -61,6 +62,7 @@ __all__ = [
 
 STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
 HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}
+HOLDS = {"waiting": ORANGE, "holding": BLUE}
 OUTCOMES = {"reply": GREEN, "error": VERMILLION, "timed_out": ORANGE, "dead": BLACK, "cancelled": SKY, "pending": PALE}
 _CRASH: dict[str, Any] = {"color": BLACK, "marker": "X", "ls": "none", "markeredgecolor": "white", "markersize": 8}
 
@@ -89,6 +91,27 @@ def health(source: Source) -> Figure:
         return blank("Health of agents", "nobody was registered, or no virtual time has passed")
     with _bands("Health of agents, as far as the registry knows", spans, "health", HEALTH) as (chart, axes, _):
         key(axes, swatches(HEALTH, list(spans["health"])))
+    return chart
+
+
+def holds(source: Source) -> Figure:
+    """Draw when each agent waited for a lock, a permit or a share, and when it held it; a cross where it lost it."""
+    found, (_, end) = frames.holds(source), read(source)
+    several = found["resource"].nunique() > 1
+    names = found["who"] + (" · " + found["resource"].str.partition(":")[2] if several else "")
+    until = found["start"].fillna(found["end"]).fillna(end)
+    waiting = pd.DataFrame({"who": names, "state": "waiting", "start": found["asked"], "end": until})
+    holding = pd.DataFrame({"who": names, "state": "holding", "start": found["start"], "end": found["end"].fillna(end)})
+    spans = pd.concat([waiting, holding.dropna()])
+    spans["duration"] = spans["end"] - spans["start"]
+    if not spans["duration"].sum():
+        return blank("Who holds and who waits", "nobody held or waited for anything, or no virtual time has passed")
+    with _bands("Who holds and who waits", spans, "state", HOLDS) as (chart, axes, _):
+        rows = list(dict.fromkeys(spans["who"]))
+        lost = found[~found["status"].isin(["released", "held", "waiting"])]
+        axes.plot(lost["end"], [rows.index(names[row]) for row in lost.index], **_CRASH)
+        mark = [] if lost.empty else [Line2D([], [], label="lost or given up", **_CRASH)]
+        key(axes, [*swatches(HOLDS, list(spans["state"])), *mark])
     return chart
 
 

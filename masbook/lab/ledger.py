@@ -207,7 +207,8 @@ def holds(rows: list[Row]) -> list[Hold]:
             else:
                 hold.start, hold.token, hold.status = time, facts["token"], "held"
                 held[name, facts["token"]] = hold
-        elif kind == "released" and (hold := held.pop((name, facts["token"]), None)) is not None:
+        elif kind == "released" and (name, facts["token"]) in held:
+            hold = held.pop((name, facts["token"]))
             hold.end, hold.status = time, facts["reason"]
     return found
 
