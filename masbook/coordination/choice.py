@@ -6,14 +6,15 @@ A `Selection` says in which order free workers are asked: write one and give it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from random import Random
 
+from ..errors import InvalidValue
 from ..runtime.registry import AgentRegistry, Registration
 from .shares import Job, Part
 
 Selection = Callable[[Sequence[Registration], Random], Sequence[Registration]]
-Rank = Callable[[list[Registration]], list[str]]
+Rank = Callable[[Sequence[Registration]], list[str]]
 
 
 def least_loaded(free: Sequence[Registration], random: Random) -> Sequence[Registration]:
@@ -27,6 +28,14 @@ def at_random(free: Sequence[Registration], random: Random) -> Sequence[Registra
 
 
 SELECTIONS: dict[str, Selection] = {"least_loaded": least_loaded, "random": at_random}
+
+
+def ranked(selection: Selection, random: Random, silent: Container[str], free: Sequence[Registration]) -> list[str]:
+    """Return the names of free workers in the order of the selection; those that fell silent come last."""
+    names = [entry.name for entry in selection(free, random)]
+    if strangers := sorted({*names} - {entry.name for entry in free}):
+        raise InvalidValue(f"the selection returned {strangers}: return entries of `free`, the best first")
+    return sorted(names, key=silent.__contains__)
 
 
 class Round:

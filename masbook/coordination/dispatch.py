@@ -20,8 +20,7 @@ from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability, on
 from ..runtime.message import Message, freeze
-from ..runtime.registry import Registration
-from .choice import SELECTIONS, Round, Selection
+from .choice import SELECTIONS, Round, Selection, ranked
 from .shares import Job, Part, Status, TaskOutcome, combination, divide
 from .worker import Worker as Worker
 
@@ -29,9 +28,10 @@ from .worker import Worker as Worker
 class Coordinator(Agent):
     """Gives each task to as many workers as it needs, a part each, and combines the results.
 
-    Nobody gets a part while it has another, or two parts of one task. A worker that crashes, stops or says nothing for
-    `patience` virtual seconds loses its part to another, up to `max_losses` times for each part; what it says later
-    changes nothing. `selection` is `least_loaded`, `random` or a function of your own.
+    Nobody gets a part while it has another, or two parts of one task. A worker that crashes or stops loses its part to
+    another, up to `max_losses` times for each part; what it says later changes nothing. Each `patience` virtual seconds
+    it is asked how it is, and loses its part too if it does not answer, or has nothing in hand: a message was lost.
+    `selection` is `least_loaded`, `random` or a function of your own.
 
         coordinator = world.spawn(Coordinator("coordinator"))
         outcome = world.run(coordinator.execute("measure", workers=3, aggregate="mean", timeout=20.0))
@@ -47,14 +47,14 @@ class Coordinator(Agent):
         name: str,
         *,
         selection: str | Selection = "least_loaded",
-        patience: float | None = 300.0,
+        patience: float = 60.0,
         max_losses: int = 5,
     ) -> None:
         super().__init__(name, concurrency=1000, capacity=1_000_000)  # it only waits for others
         if not callable(selection):
             selection = SELECTIONS[require.one_of("selection", selection, SELECTIONS)]
         self.selection: Selection = selection
-        self.patience = None if patience is None else require.positive("patience", patience)
+        self.patience = require.positive("patience", patience)
         self.max_losses = require.whole("max_losses", max_losses, least=0)
         self._jobs: dict[str, Job] = {}  # those that have not ended, by task, in the order of submission
         self._outcomes: dict[str, TaskOutcome] = {}  # of those that have
@@ -184,7 +184,8 @@ class Coordinator(Agent):
     async def _dispatch(self) -> None:
         """Give parts to workers, as far as there are any."""
         self._due, lacking = False, dict[Job, str]()
-        round = Round(self.world.registry, self._busy, self._ranked)
+        rank = partial(ranked, self.selection, self.random, self._silent)
+        round = Round(self.world.registry, self._busy, rank)
         for job, tags in self._offers():
             for parts in job.unplaced():
                 workers = await round.choose(job, parts, tags)
@@ -195,13 +196,6 @@ class Coordinator(Agent):
                     self._give(job, part, worker)
         for job in self._jobs.values():
             self._announce(job, lacking.get(job) if job.unplaced() else None)
-
-    def _ranked(self, free: list[Registration]) -> list[str]:
-        """Return the names of free workers in the order of the selection; those that fell silent come last."""
-        ranked = [entry.name for entry in self.selection(free, self.random)]
-        if strangers := sorted({*ranked} - {entry.name for entry in free}):
-            raise InvalidValue(f"the selection returned {strangers}: return entries of `free`, the best first")
-        return sorted(ranked, key=self._silent.__contains__)
 
     def _announce(self, job: Job, lack: str | None) -> None:
         """Say what workers a task is waiting for, in the trace and to whoever asks why the world is stuck."""
@@ -220,22 +214,35 @@ class Coordinator(Agent):
         self._busy[worker] = job.asked.task
         self._record("task_started", worker, job, attempt=part.attempt)
         part.asking = self.background(self._ask(part, worker))
+        watch = self.background(self._watch(part.asking, worker))
+        part.asking.add_done_callback(lambda asking: watch.cancel())
         part.asking.add_done_callback(partial(self._back, job, part, worker))
 
     async def _ask(self, part: Part, worker: str) -> Any:
         """Return what the worker answers, or the error."""
-        ask = partial(self.request, worker, part.capability, part.inputs)
         try:
-            return freeze(await ask(timeout=self.patience, on_timeout="cancel"))
+            return freeze(await self.request(worker, part.capability, part.inputs, timeout=None, on_timeout="cancel"))
         except Exception as error:  # of whatever kind: it is the worker's answer
             return error
+
+    async def _watch(self, asking: asyncio.Task[Any], worker: str) -> None:
+        """Stop waiting for a worker that does not say how it is, or has nothing in hand."""
+        with suppress(MasbookError):
+            busy = True
+            while busy:
+                await self.sleep(self.patience)
+                status = await self.request(worker, "status", timeout=self.patience)
+                busy = status["state"] == "busy" or status["waiting"] > 0
+        asking.cancel()
 
     def _back(self, job: Job, part: Part, worker: str, asking: asyncio.Task[Any]) -> None:
         """Take a worker back, exactly once for each part given; and its answer, unless the task has ended."""
         self._release(worker)
-        if asking.cancelled() or job.ended.done():
+        if job.ended.done():
             return
-        answer, part.asking = asking.result(), None
+        part.asking = None
+        lost = RequestTimeout(f"{worker} does not answer, or has no {part.capability!r} in hand")
+        answer = lost if asking.cancelled() else asking.result()
         self._silent.pop(worker, None)
         if isinstance(answer, Exception):
             part.worker = None

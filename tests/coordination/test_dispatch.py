@@ -382,6 +382,10 @@ class TestFailures:
         assert outcome.value == 5.0 and outcome == after and status["busy"] == {}
         assert [event.who for event in run.trace.events("dead")] == ["coordinator"]  # the late answer
 
+    def test_work_may_take_as_long_as_it_takes(self, world):
+        outcome = world.run(staffed(world, 2, patience=1.0).execute("measure", {"seconds": 500.0}))
+        assert outcome.status == "completed" and outcome.attempts == 1 and world.now == 500.0
+
     def test_those_that_fell_silent_are_asked_last(self):
         async def scenario(world):
             coordinator = staffed(world, 3, patience=5.0)
@@ -389,7 +393,7 @@ class TestFailures:
             return [(await coordinator.execute("measure", workers=2)).duration for _ in range(3)]
 
         run = simulate(scenario, faults=FaultPlan(appointments=[Pause("gauge_1", 0.5, 1000.0)]))
-        assert run.result == [6.0, 1.0, 1.0]
+        assert run.result == [11.0, 1.0, 1.0]  # asked after 5 s, given up after 5 more
 
     def test_lost_messages_end_as_lost_workers(self):
         async def scenario(world):
