@@ -20,14 +20,12 @@ from typing import Any, Literal
 from ..errors import InvalidValue, describe
 from ..runtime import require
 from ..runtime.agent import Agent
-from ..runtime.capability import capability
+from ..runtime.capability import capability, require_async
 from ..runtime.message import freeze
 from ..runtime.supervision import Supervision
 from ..runtime.world import World
 from .book import PERSON, TaskBook, TeamTask
-from .hierarchy import Member, best_fit, next_level
-
-Handover = Literal["delegated", "assistance", "escalated"]
+from .hierarchy import Member, best_fit, next_level, superiors
 
 
 class TaskBoard(TaskBook):
@@ -54,6 +52,10 @@ class TaskBoard(TaskBook):
         default: Any = None,
     ) -> None:
         super().__init__(name)
+        if not callable(choose) or not callable(escalation):
+            raise InvalidValue("choose and escalation are functions, such as best_fit and next_level of hierarchy")
+        if ask_person is not None:
+            require_async(ask_person, "ask_person")
         self.choose, self.escalation, self.ask_person = choose, escalation, ask_person
         self.patience, self.default = require.positive("patience", patience), freeze(default, "default")
         self.team: dict[str, Member] = {}
@@ -63,17 +65,21 @@ class TaskBoard(TaskBook):
         self._attempts: dict[str, asyncio.Task[Any]] = {}  # the work in hand, by task
         self._stirred = False
 
-    # Operations
-
     @capability
     async def submit(
-        self, task: TeamTask, parent: str | None = None, by: str | None = None, how: Handover | None = None
+        self,
+        task: TeamTask,
+        parent: str | None = None,
+        by: str | None = None,
+        how: Literal["delegated", "assistance", "escalated"] | None = None,
     ) -> TeamTask:
         """Add a task and those below it, and return it as it is now; what nobody can do has failed already.
 
         A subtask is at least as urgent as its parent. `by` and `how` are for members. InvalidValue for an id that is
         taken, a parent that is not there or has ended, and an assignee who is not there or lacks a skill.
         """
+        if not isinstance(task, TeamTask):
+            raise InvalidValue(f"submit takes a task, not {task!r}: give TeamTask(title, priority=..., requires=...)")
         above = None if parent is None else await self.task(parent)
         if above is not None and above.ended is not None:
             raise InvalidValue(f"{parent} has {above.status}: it takes no more subtasks")
@@ -83,9 +89,8 @@ class TaskBoard(TaskBook):
             task = replace(task, assignee=self._above(by))
         usual = f"{parent}.{len(above.children) + 1}" if above else self.world.new_id("task")
         plan = self._plan(replace(task, id=task.id or usual, by=by if how else None), above)
-        for new in plan:
-            self._check_assignee(new)
         id = plan[0].id
+        self._check(plan)
         if above is not None:
             self._put(above.id, children=(*above.children, id))
         for new in plan:
@@ -113,7 +118,7 @@ class TaskBoard(TaskBook):
         The last two count what has ended and was not cancelled; they are None where nothing has.
         """
         ended = [task for task in self._book.values() if task.ended is not None and task.status != "cancelled"]
-        times = [task.ended - task.added for task in ended if task.ended is not None]
+        times = [(task.ended or 0.0) - task.added for task in ended]
         present = Counter(member.role.value for member in self.team.values() if member.present)
         return {
             "members": {"total": len(self.team), "present": present.total(), **present},
@@ -143,15 +148,7 @@ class TaskBoard(TaskBook):
             self._end(id, "cancelled", f"{self.name} has stopped")
 
     def admit(self, member: Member) -> None:
-        """Take a member into the team; InvalidValue unless its superior is in it, of no lower role, not below it."""
-        if member.superior is not None:
-            boss = self.team.get(member.superior)
-            if boss is None or boss.name == member.name:
-                raise InvalidValue(f"no member {member.superior!r} above {member.name}: spawn superiors first")
-            if boss.role < member.role:
-                raise InvalidValue(f"{boss.name}, a {boss.role.value}, is no superior for a {member.role.value}")
-            if member.name in [one.name for one in self._superiors(boss)]:
-                raise InvalidValue(f"{boss.name} is below {member.name} already: superiors form no circle")
+        """Take a member into the team."""
         self.team[member.name] = member
         member.when_gone(partial(self._lose, member))
         facts = {"superior": member.superior, "skills": member.levels, "capacity": member.capacity}
@@ -165,11 +162,15 @@ class TaskBoard(TaskBook):
 
     # Giving out
 
-    def _check_assignee(self, task: TeamTask) -> None:
-        if task.assignee not in (None, PERSON):
+    def _check(self, plan: list[TeamTask]) -> None:
+        """Raise InvalidValue unless the ids of new tasks are new, and their assignees able."""
+        ids = Counter(task.id for task in plan)
+        for task in plan:
+            if ids[task.id] > 1 or task.id in self._book:
+                raise InvalidValue(f"there is a task {task.id!r} already: choose another id, or none")
             member = self.team.get(task.assignee or "")
-            if member is None or not member.can(task):
-                lack = "is not in the team" if member is None else f"lacks {task.needs}"
+            if task.assignee not in (None, PERSON) and (member is None or not member.can(task)):
+                lack = f"lacks {task.needs}" if member else "is not in the team"
                 raise InvalidValue(f"{task.assignee!r} {lack}: name somebody else to do {task.title!r}, or nobody")
 
     def _queue(self, task: TeamTask) -> None:
@@ -206,24 +207,23 @@ class TaskBoard(TaskBook):
             if able and not free:
                 queues.remove(queue)
                 continue
-            heapq.heappop(queue)
-            queues = [queue for queue in queues if queue]
             if free:
                 self._start(task, free)
-            elif task.status == "pending":  # the last who could do it has left
+            heapq.heappop(queue)
+            queues = [queue for queue in queues if queue]
+            if not able and task.status == "pending":  # the last who could do it has left
                 self._fail(task.id, f"impossible: nobody is left who has {task.needs}")
-        fresh, self._fresh = self._fresh, []
-        for task in [self._book[id] for id in fresh if self._book[id].status == "pending"]:
+        for task in [self._book[id] for id in self._fresh if self._book[id].status == "pending"]:
             names = [f"{member.name}{'' if member.present else ' (away)'}" for member in self._able(task) if member]
             self._record("task_waiting", task, reason=f"busy: {', '.join(names)}")
+        self._fresh.clear()
 
     def _start(self, task: TeamTask, free: list[Member | None]) -> None:
         """Put a task into the hands of one who is free."""
-        who = free[0]
-        if task.assignee is None:
-            who = self.choose(task, [member for member in free if member is not None], self.random)
-            if who not in free:
-                raise InvalidValue(f"choose returned {who!r}: return one of the members that it was given")
+        members = [member for member in free if member is not None]
+        who = free[0] if task.assignee else self.choose(task, members, self.random)
+        if who not in free:
+            raise InvalidValue(f"choose returned {who!r}: return one of the members that it was given")
         name = PERSON if who is None else who.name
         task = self._put(task.id, status="in_progress", worker=name, attempts=task.attempts + 1)
         if who is not None:
@@ -263,8 +263,8 @@ class TaskBoard(TaskBook):
         if attempt is not None:
             if attempt is not asyncio.current_task(self.world.loop):
                 attempt.cancel()
-            if task.worker in self.team:
-                self.team[task.worker].hand.pop(task.id, None)
+            if task.worker != PERSON:
+                self.team[str(task.worker)].hand.pop(task.id, None)
             self.stir()
 
     def _give_back(self, id: str, error: str) -> None:
@@ -296,15 +296,9 @@ class TaskBoard(TaskBook):
             boss = max(here, key=lambda one: one.role, default=None)
         else:
             boss = self.escalation(member, self.team)
-            if boss is not None and boss.role <= member.role and boss not in self._superiors(member):
-                raise InvalidValue(
-                    f"escalation returned {boss.name}, who is not above {who}: return a superior, or None"
-                )
+            if boss and boss.role <= member.role and boss not in superiors(member, self.team):
+                raise InvalidValue(f"escalation returned {boss.name}, who is not above {who}: return who is, or None")
         return PERSON if boss is None else boss.name
-
-    def _superiors(self, member: Member) -> list[Member]:
-        above = self.team.get(member.superior or "")
-        return [] if above is None else [above, *self._superiors(above)]
 
     def _record_handover(self, task: str, who: str, to: str | None, how: str, reason: str) -> None:
         self.world.trace.record("handover", who, team=self.name, task=task, to=to, how=how, reason=reason)

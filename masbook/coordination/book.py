@@ -165,9 +165,7 @@ class TaskBook(Agent):
     # Entering
 
     def _plan(self, task: TeamTask, above: TeamTask | None) -> list[TeamTask]:
-        """Return a task and all below it as they begin, checked; nothing is in the book yet."""
-        if task.id in self._book:
-            raise InvalidValue(f"there is a task {task.id!r} already: choose another id, or none")
+        """Return a task and all below it as they begin; nothing is in the book yet."""
         begun: dict[str, Any] = dict.fromkeys(("worker", "result", "error", "ended"))
         new = replace(
             task,
@@ -175,14 +173,14 @@ class TaskBook(Agent):
             retries=task.retries or (2 if task.on_failure == "retry" else 0),
             subtasks=(),
             parent=above.id if above else None,
-            children=tuple(f"{task.id}.{n + 1}" for n in range(len(task.subtasks))),
+            children=tuple(sub.id or f"{task.id}.{n}" for n, sub in enumerate(task.subtasks, start=1)),
             status="waiting" if task.subtasks and not task.requires and task.assignee is None else "pending",
             added=self.now,
             attempts=0,
             **begun,
         )
-        plans = [self._plan(replace(sub, id=id), new) for id, sub in zip(new.children, task.subtasks, strict=True)]
-        return [new, *(one for plan in plans for one in plan)]
+        below = [replace(sub, id=id, by=None) for id, sub in zip(new.children, task.subtasks, strict=True)]
+        return [new, *(one for sub in below for one in self._plan(sub, new))]
 
     def _enter(self, task: TeamTask) -> None:
         self._book[task.id] = task

@@ -86,9 +86,18 @@ class Member(Agent):
 
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
         """Come into the world and the team; InvalidValue where there is no such board or superior."""
-        if ("board", self.board) not in world.named:
+        board = world.named.get(("board", self.board))
+        if board is None:
             raise InvalidValue(f"no task board called {self.board!r}: spawn TaskBoard({self.board!r}) first")
-        world.named["board", self.board].admit(self)
+        if self.superior is not None:
+            boss = board.team.get(self.superior)
+            if boss is None or self.superior == self.name:
+                raise InvalidValue(f"no member {self.superior!r} above {self.name}: spawn superiors first")
+            if boss.role < self.role:
+                raise InvalidValue(f"{boss.name}, a {boss.role.value}, is no superior for a {self.role.value}")
+            if self.name in [above.name for above in superiors(boss, board.team)]:
+                raise InvalidValue(f"{boss.name} is below {self.name} already: superiors form no circle")
+        board.admit(self)
         super().enter(world, parent, supervision)
 
     async def on_start(self) -> None:
@@ -193,9 +202,12 @@ def best_fit(task: TeamTask, members: list[Member], random: Random) -> Member:
     return min(members, key=lambda one: (one.workload / 2 - sum(one.levels[skill] for skill in task.levels), one.role))
 
 
+def superiors(member: Member, team: Mapping[str, Member]) -> list[Member]:
+    """Return who is above a member, the nearest first."""
+    above = team.get(member.superior or "")
+    return [] if above is None else [above, *superiors(above, team)]
+
+
 def next_level(member: Member, team: Mapping[str, Member]) -> Member | None:
     """Return the nearest superior that is present, None at the top. A board's `escalation` is such a function."""
-    above = team.get(member.superior or "")
-    while above is not None and not above.present:
-        above = team.get(above.superior or "")
-    return above
+    return next((above for above in superiors(member, team) if above.present), None)

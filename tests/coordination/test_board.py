@@ -142,6 +142,8 @@ class TestGivingOut:
             (TeamTask("t"), {"parent": "task-9"}, "no task 'task-9'"),
             (TeamTask("t"), {"parent": "over"}, "takes no more subtasks"),
             (TeamTask("t", id="over"), {}, "choose another id"),
+            (TeamTask("t", id="a", subtasks=[TeamTask("u", id="b"), TeamTask("v", id="b")]), {}, "choose another id"),
+            ("t", {}, "submit takes a task, not 't'"),
             (TeamTask("t", assignee="ghost"), {}, "'ghost' is not in the team"),
             (TeamTask("t", assignee="bill", requires=["network"]), {}, "'bill' lacks network 1"),
             (TeamTask("t", subtasks=[TeamTask("u"), TeamTask("v", assignee="ghost")]), {}, "ghost"),
@@ -154,7 +156,9 @@ class TestGivingOut:
             world.run(board.submit(task, **options))
         assert len(world.run(board.tasks())) == 1 and world.run(board.task("over")).children == ()
 
-    @pytest.mark.parametrize("bad", [{"patience": 0}, {"patience": -1}, {"default": open}])
+    @pytest.mark.parametrize(
+        "bad", [{"patience": 0}, {"patience": -1}, {"default": open}, {"choose": "best"}, {"ask_person": print}]
+    )
     def test_bad_boards(self, bad):
         with pytest.raises(InvalidValue):
             TaskBoard(**bad)
