@@ -6,8 +6,10 @@ tasks occupy none: for resources, for the next attempt, for somebody who can do 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import inspect
+from typing import Any, cast
 
 from ..errors import AgentCrashed, AgentOffline, InvalidInput, InvalidValue, Refused, RequestTimeout, describe
 from ..runtime.registry import Registration
@@ -28,8 +30,7 @@ class Execution(Staff):
         self._resources = Resources()
         self._parked: dict[str, dict[Job, None]] = {}  # tasks that nobody can do at present, by capability
 
-    def _finish(self, flow: Flow, status: str, detail: str | None = None) -> bool:
-        raise NotImplementedError
+    # From task to task
 
     def _fill(self, flow: Flow) -> None:
         """Start as many tasks as there is room for."""
@@ -80,7 +81,7 @@ class Execution(Staff):
         flow, task, world = job.flow, job.task, self.world
         if job.inputs is None and (reason := await self._prepare_inputs(job)) is not None:
             return self._settle(job, "skipped", reason)
-        while (agent := await self.choose(task.capability)) is not None:
+        while job.ended is None and (agent := await self.choose(task.capability)) is not None:
             now = job.begin(agent, world.clock())
             world.trace.append((now, "task_started", agent, flow.id, task.id, job.attempts))
             self._give(agent, 1)
@@ -101,7 +102,8 @@ class Execution(Staff):
                 self._note_failure(job, error, "reassign")
             finally:
                 self._give(agent, -1)
-        self._park(job)
+        if job.ended is None:
+            self._park(job)
 
     async def _prepare_inputs(self, job: Job) -> str | None:
         """Work out what a task is to be given; return why it is to be skipped, if it is."""
@@ -149,22 +151,16 @@ class Execution(Staff):
     def _hold_up(self, job: Job, reason: str) -> None:
         """Let a task wait, without holding anything."""
         job.status = "waiting"
-        self._release(job)
+        self._resources.release(job)
         self.world.trace.record("task_waiting", self.name, workflow=job.flow.id, task=job.task.id, reason=reason)
-
-    def _release(self, job: Job) -> None:
-        if job.holds is not None:
-            self._resources.change(job.holds, 1)
-            job.holds = None
 
     def _park(self, job: Job) -> None:
         """Let a task wait for somebody who can do it."""
         task = job.task
         self._hold_up(job, f"nobody can {task.capability!r} at present")
         self._parked.setdefault(task.capability, {})[job] = None
-        self.world.waits[job] = Wait(
-            self.name, f"somebody who can {task.capability!r}, for {task.id!r}", None, self.now
-        )
+        what = f"somebody who can {task.capability!r}, for {task.id!r}"
+        self.world.waits[job] = Wait(self.name, what, None, self.now)
         if task.timeout is not None:
             job.timer = self.world.loop.call_later(task.timeout, self._give_up, job)
 
@@ -221,11 +217,78 @@ class Execution(Staff):
         if job.timer is not None or job.status == "waiting":
             self._wake(job)
         if job.holds is not None:
-            self._release(job)
+            self._resources.release(job)
         flow, world = job.flow, self.world
         job.status, job.ended, job.error = status, world.clock(), reason
         flow.open -= 1
         world.trace.append((job.ended, "task_ended", who or self.name, flow.id, job.task.id, status, reason))
+
+    # The end of a workflow
+
+    def _finish(self, flow: Flow, status: str, detail: str | None = None) -> bool:
+        """End a workflow: cancel what has not ended, and roll back unless it completed; False if it has ended."""
+        if flow.status not in ("running", "paused"):
+            return False
+        flow.status, flow.verdict = "rolling_back", (status, detail)
+        self._drop(flow, detail)
+        if flow.undo and status != "completed":
+            self._note(flow, detail)
+            self.background(self._roll_back(flow))
+        else:
+            self._conclude(flow)
+        return True
+
+    def _drop(self, flow: Flow, reason: str | None) -> None:
+        """Cancel the tasks that have not ended."""
+        current = asyncio.current_task(self.world.loop)
+        for lane in flow.lanes:
+            if lane is not current:
+                lane.cancel()
+        for job in flow.jobs.values() if flow.open else ():
+            if job.ended is None:
+                self._end(job, "cancelled", reason)
+        lines = self._resources.lines
+        self._resources.lines = {key: line for key, line in lines.items() if key[0] is not flow}
+        self._admit()
+
+    def _conclude(self, flow: Flow) -> None:
+        outcome = flow.conclude(self.now)
+        for end in flow.ends:
+            end()
+        self._note(flow, outcome.detail)
+        if not flow.done.done():
+            flow.done.set_result(outcome)
+
+    def _abandon(self, flow: Flow) -> None:
+        """End a workflow as it stands: the orchestrator is gone."""
+        how = f"{self.name} {'crashed' if self.state == 'error' else 'has stopped'}"
+        flow.done.set_exception((AgentCrashed if self.state == "error" else AgentOffline)(how))
+        flow.done.exception()  # it is not lost, though perhaps nobody waits for it
+        if flow.status != "rolling_back":
+            flow.status, flow.verdict = "rolling_back", ("cancelled", how)
+        self._drop(flow, how)
+        self._conclude(flow)
+
+    async def _roll_back(self, flow: Flow) -> None:
+        """Undo the completed tasks, the last one first, once the cancelled ones have let go."""
+        await asyncio.gather(*flow.lanes, return_exceptions=True)
+        for job in reversed(flow.undo):
+            agent, text = None, None
+            capability, inputs = cast(tuple[str, Any], job.task.compensation)
+            try:
+                if (agent := await self.choose(capability)) is None:
+                    raise AgentOffline(f"nobody can {capability!r} at present")
+                inputs, timeout = resolve(inputs, flow.context), job.task.timeout or 30.0
+                await self.request(agent, capability, inputs, timeout=timeout, on_timeout="cancel")
+            except Exception as error:
+                text = f"{type(error).__name__}: {describe(error)}"
+            job.undone = text is None
+            self.world.trace.record("task_undone", agent or self.name, workflow=flow.id, task=job.task.id, error=text)
+        self._conclude(flow)
+
+    def _note(self, flow: Flow, detail: str | None = None) -> None:
+        facts = {"workflow": flow.id, "name": flow.workflow.name, "status": flow.status, "detail": detail}
+        self.world.trace.record("workflow", self.name, **facts)
 
 
 def _raised_by(agent: str, error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """A workflow under way: which tasks are ready, which have ended, and who may have which resources.
 
-The orchestrator calls it. Nothing here knows of agents; the order of tasks comes from graphlib.
+The orchestrator calls it. Nothing here knows of agents, nor waits. graphlib has checked that the tasks can be put in an
+order; each counts those it still comes after, because a sorter that has begun to give out tasks takes in no more.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..runtime.message import FrozenDict, freeze
-from .plan import Outcome, Task, TaskOutcome, Workflow, references, root
+from .plan import Outcome, Task, TaskOutcome, Workflow, references
 
 Key = tuple[str, str]  # a resource: the workflow that declares it, "" for the orchestrator, and its name
 
@@ -39,11 +40,6 @@ class Job:
     holds: Mapping[Key, float] | None = None
     timer: Any = None  # of the next attempt, or of the end of a wait
 
-    @property
-    def span(self) -> float:
-        """How long it took from its first start, in virtual seconds."""
-        return 0.0 if self.started is None or self.ended is None else self.ended - self.started
-
     def begin(self, agent: str, now: float) -> float:
         """Count an attempt by an agent; return when it began."""
         self.status, self.agent = "running", agent
@@ -51,6 +47,10 @@ class Job:
         if self.started is None:
             self.started = now
         return now
+
+    def outcome(self) -> TaskOutcome:
+        """Return what has become of it."""
+        return TaskOutcome(self.status, self.agent, self.attempts, self.started, self.ended, self.error, self.undone)
 
 
 class Flow:
@@ -72,7 +72,7 @@ class Flow:
         self.results: dict[str, Any] = {}
         self.shared = dict(workflow.context)
         itself = {"workflow": FrozenDict(id=name, name=workflow.name, orchestrator=orchestrator)}
-        self.context = MappingProxyType(ChainMap(self.results, self.shared, itself))
+        self.context = MappingProxyType(ChainMap(itself, self.results, self.shared))
         self.ends: list[Any] = []  # what is called when it ends
         self._pushed = 0
 
@@ -122,8 +122,8 @@ class Flow:
 
     def missing(self, job: Job) -> str | None:
         """Return a task that was skipped by a condition, and whose result this one needs."""
-        names = (root(path, self.jobs) for path in references(job.task.inputs))
-        return next((name for name in names if name and self.jobs[name].status == "skipped"), None)
+        names = (path.partition(".")[0] for path in references(job.task.inputs))
+        return next((name for name in names if name in self.jobs and self.jobs[name].status == "skipped"), None)
 
     def progress(self) -> dict[str, Any]:
         """Return how far it is."""
@@ -136,14 +136,12 @@ class Flow:
     def conclude(self, now: float) -> Outcome:
         """End it and return its outcome."""
         self.status, detail = self.verdict
-        tasks = {
-            name: TaskOutcome(job.status, job.agent, job.attempts, job.started, job.ended, job.error, job.undone)
-            for name, job in self.jobs.items()
-        }
-        results, shared = FrozenDict(self.results), FrozenDict(self.shared)
-        self.outcome = Outcome(
-            self.id, self.workflow.name, self.status, results, tasks, shared, self.began, now, detail
+        data = (
+            FrozenDict(self.results),
+            {name: job.outcome() for name, job in self.jobs.items()},
+            FrozenDict(self.shared),
         )
+        self.outcome = Outcome(self.id, self.workflow.name, self.status, *data, self.began, now, detail)
         return self.outcome
 
     def needs(self, task: Task) -> dict[Key, float]:
@@ -182,8 +180,8 @@ class Resources:
                 if job.flow.status == "running":
                     reserved.update(needs)
                 continue
-            self.change(needs, -1)
             job.holds = needs
+            self.free.update({key: self.free[key] - need for key, need in needs.items()})
             line = self.lines[key]
             heapq.heappop(line)
             if line:
@@ -192,7 +190,8 @@ class Resources:
                 del self.lines[key]
             yield job
 
-    def change(self, amounts: Mapping[Key, float], sign: int) -> None:
-        """Take amounts (-1), or give them back (1)."""
-        for key, amount in amounts.items():
-            self.free[key] += sign * amount
+    def release(self, job: Job) -> None:
+        """Take back what a task holds."""
+        for key, amount in (job.holds or {}).items():
+            self.free[key] += amount
+        job.holds = None

@@ -50,9 +50,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name for name in (self.id, self.capability)):
-            raise InvalidWorkflow(
-                f"Task({self.id!r}, {self.capability!r}): give two names, such as 'ingest', 'read_file'"
-            )
+            raise InvalidWorkflow(f"Task({self.id!r}, {self.capability!r}): give two names, as in Task('a', 'read')")
         require.whole("retries", self.retries, least=0)
         require.whole("priority", self.priority, least=-(10**9))
         require.not_negative("backoff", self.backoff)
@@ -162,21 +160,13 @@ def resolve(value: Any, context: Mapping[str, Any]) -> Any:
     return [resolve(item, context) for item in value] if isinstance(value, list) else value
 
 
-def root(path: str, names: Any) -> str:
-    """Return which of the names a reference begins with, the longest, for names may have dots; "" for none."""
-    steps = path.split(".")
-    heads = (".".join(steps[:length]) for length in range(len(steps), 0, -1))
-    return next((head for head in heads if head in names), "")
-
-
 def _look_up(path: str, context: Mapping[str, Any]) -> Any:
-    name, value = root(path, context), None
-    try:
-        value = context[name]
-        for step in filter(None, path[len(name) + 1 :].split(".")):
+    value: Any = context
+    for step in path.split("."):
+        try:
             value = value[int(step)] if isinstance(value, list) else value[step]
-    except (LookupError, TypeError, ValueError):
-        raise InvalidInput(f"${{{path}}} is not there; {name or 'the context'} has {value or [*context]!r}") from None
+        except (LookupError, TypeError, ValueError):
+            raise InvalidInput(f"${{{path}}}: there is no {step!r}, only {value!r}") from None
     return value
 
 
@@ -193,17 +183,15 @@ def check(tasks: Sequence[Task], known: dict[str, Task], context: Mapping[str, A
     for task in tasks:
         for name in task.after:
             if name not in named:
-                raise InvalidWorkflow(
-                    f"{task.id!r} comes after {name!r}, which is no task; there are {', '.join(named)}"
-                )
+                raise InvalidWorkflow(f"{task.id!r} comes after {name!r}; the tasks there are: {', '.join(named)}")
     _check_order(new)
     for task in tasks:
         undo = () if task.compensation is None else references(task.compensation[1])
         for path, near in (*((path, "") for path in references(task.inputs)), *((path, task.id) for path in undo)):
-            name = root(path, named)
-            if not name and not root(path, shared):
+            name = path.partition(".")[0]
+            if name not in named and name not in shared:
                 raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, which is neither a task nor in the context")
-            if name and name != near and not _follows(task, name, named):
+            if name in named and name != near and not _follows(task, name, named):
                 raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, but does not come after {name!r}")
 
 

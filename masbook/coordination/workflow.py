@@ -10,15 +10,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from ..errors import AgentCrashed, AgentOffline, InvalidValue, InvalidWorkflow, WorldError, describe
+from ..errors import AgentOffline, InvalidValue, InvalidWorkflow, WorldError
 from ..runtime import require
 from ..runtime.capability import capability
 from ..runtime.worker import QUERIES
 from .execution import Execution
 from .flow import Flow
-from .plan import Outcome, Task, TaskOutcome, Workflow, check, resolve
+from .plan import Outcome, Task, TaskOutcome, Workflow, check
 
 __all__ = ["Orchestrator", "Outcome", "Task", "TaskOutcome", "Workflow"]
 
@@ -29,6 +29,10 @@ class Orchestrator(Execution):
     A task whose agent crashes or stops goes to another, which uses up no retry. If nobody can do it, it waits until
     somebody registers or restarts, for its time-out at most. What is paused starts nothing new, while tasks and
     time-outs go on. How a workflow has ended is final; if the orchestrator ends before, it is cancelled as it stands.
+
+        orchestrator = world.spawn(Orchestrator("orchestrator"))
+        tasks = [Task("read", "read_file", {"path": "x.csv"}), Task("sum", "add", {"rows": "${read.rows}"}, ["read"])]
+        world.run(orchestrator.execute(Workflow("report", tasks))).results["sum"]
     """
 
     service = True
@@ -105,17 +109,15 @@ class Orchestrator(Execution):
 
     @capability
     async def summary(self) -> dict[str, Any]:
-        """Return the numbers of workflows and tasks by status, of attempts, and mean times in virtual seconds."""
+        """Return the numbers of workflows and tasks by status, of attempts, and mean time in virtual seconds."""
         flows = self._flows.values()
         jobs = [job for flow in flows for job in flow.jobs.values()]
         times = [flow.outcome.time for flow in flows if flow.outcome is not None]
-        spans = [job.span for job in jobs if job.status == "completed"]
         return {
             "workflows": dict(sorted(Counter(flow.status for flow in flows).items())),
             "tasks": dict(sorted(Counter(job.status for job in jobs).items())),
             "attempts": sum(job.attempts for job in jobs),
-            "mean_workflow_time": sum(times) / len(times) if times else None,
-            "mean_task_time": sum(spans) / len(spans) if spans else None,
+            "mean_time": sum(times) / len(times) if times else None,
         }
 
     # Beginning and end of a workflow
@@ -165,67 +167,6 @@ class Orchestrator(Execution):
         self._unlock(flow, flow.add(tasks))
         self._fill(flow)
 
-    def _finish(self, flow: Flow, status: str, detail: str | None = None) -> bool:
-        """End a workflow: cancel what has not ended, and roll back unless it completed; False if it has ended."""
-        if flow.status not in ("running", "paused"):
-            return False
-        flow.status, flow.verdict = "rolling_back", (status, detail)
-        self._drop(flow, detail)
-        if flow.undo and status != "completed":
-            self._note(flow, detail)
-            self.background(self._roll_back(flow))
-        else:
-            self._conclude(flow)
-        return True
-
-    def _drop(self, flow: Flow, reason: str | None) -> None:
-        """Cancel the tasks that have not ended."""
-        current = asyncio.current_task(self.world.loop)
-        for lane in flow.lanes:
-            if lane is not current:
-                lane.cancel()
-        for job in flow.jobs.values() if flow.open else ():
-            if job.ended is None:
-                self._end(job, "cancelled", reason)
-        lines = self._resources.lines
-        self._resources.lines = {key: line for key, line in lines.items() if key[0] is not flow}
-        self._admit()
-
-    def _conclude(self, flow: Flow) -> None:
-        outcome = flow.conclude(self.now)
-        for end in flow.ends:
-            end()
-        self._note(flow, outcome.detail)
-        if not flow.done.done():
-            flow.done.set_result(outcome)
-
-    def _abandon(self, flow: Flow) -> None:
-        """End a workflow as it stands: the orchestrator is gone."""
-        how = f"{self.name} {'crashed' if self.state == 'error' else 'has stopped'}"
-        flow.done.set_exception((AgentCrashed if self.state == "error" else AgentOffline)(how))
-        flow.done.exception()  # it is not lost, though perhaps nobody waits for it
-        if flow.status != "rolling_back":
-            flow.status, flow.verdict = "rolling_back", ("cancelled", how)
-        self._drop(flow, how)
-        self._conclude(flow)
-
-    async def _roll_back(self, flow: Flow) -> None:
-        """Undo the completed tasks, the last one first, once the cancelled ones have let go."""
-        await asyncio.gather(*flow.lanes, return_exceptions=True)
-        for job in reversed(flow.undo):
-            agent, text = None, None
-            capability, inputs = cast(tuple[str, Any], job.task.compensation)
-            try:
-                if (agent := await self.choose(capability)) is None:
-                    raise AgentOffline(f"nobody can {capability!r} at present")
-                timeout = job.task.timeout or 30.0
-                await self.request(agent, capability, resolve(inputs, flow.context), timeout=timeout)
-            except Exception as error:
-                text = f"{type(error).__name__}: {describe(error)}"
-            job.undone = text is None
-            self.world.trace.record("task_undone", agent or self.name, workflow=flow.id, task=job.task.id, error=text)
-        self._conclude(flow)
-
     # Bookkeeping
 
     def _flow(self, workflow: str) -> Flow:
@@ -242,7 +183,3 @@ class Orchestrator(Execution):
         self._admit()
         self._fill(flow)
         return True
-
-    def _note(self, flow: Flow, detail: str | None = None) -> None:
-        facts = {"workflow": flow.id, "name": flow.workflow.name, "status": flow.status, "detail": detail}
-        self.world.trace.record("workflow", self.name, **facts)

@@ -90,6 +90,30 @@ class TestRegister:
         assert heard == [(0.0, "unhealthy"), (2.0, "healthy")] and world.trace.count("handled", "listener") == 2
 
 
+class TestWatch:
+    def test_watchers_hear_at_once_of_who_comes_or_lives_again(self, world):
+        seen = []
+        world.registry.watch(lambda entry: seen.append((world.now, entry.name, entry.capabilities[:1])))
+        calc = world.spawn(Calculator("calc"))
+        back = world.spawn(Recorder("back"), restart="on_crash", backoff=2.0)
+        calc.stop()
+        calc.restart()
+        back.crash(ValueError("x"))
+        world.run(until=5.0)
+        world.run(world.registry.register("ghost", ["haunt"]))
+        assert [name for _, name, _ in seen] == ["calc", "back", "calc", "back", "ghost"]
+        assert seen[-2:] == [(2.0, "back", ()), (5.0, "ghost", ("haunt",))]
+
+    def test_of_services_they_hear_nothing(self, world):
+        class Service(Recorder):
+            service = True
+
+        seen = []
+        world.registry.watch(lambda entry: seen.append(entry.name))
+        world.spawn(Service("service"))
+        assert seen == [] and "service" not in world.registry.stirred
+
+
 class TestCapabilities:
     """Every operation is a capability too."""
 
