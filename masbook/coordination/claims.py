@@ -55,8 +55,11 @@ class Participant:
             elif not isinstance(limit, list):
                 raise InvalidValue(f"the limit of {self.name} for {key!r} is {limit!r}: give a list, best first")
 
-    def offer(self, round: int) -> dict[str, Any]:
-        """Return what it offers in a round of concessions, from 1 to ROUNDS: from its claim evenly to its limits."""
+    def offer(self, round: float) -> dict[str, Any]:
+        """Return what it offers in a round of concessions, from 1 to ROUNDS: from its claim evenly to its limits.
+
+        In between the rounds, an offer lies between theirs; only an alternative is named in its own round.
+        """
         return {key: _conceded(self.claim[key], limit, round) for key, limit in self.limits.items()}
 
     def value(self, position: Mapping[str, Any]) -> float:
@@ -195,10 +198,10 @@ def _freeze(data: Any, what: str, name: str) -> None:
     object.__setattr__(data, name, freeze(getattr(data, name), name))
 
 
-def _conceded(ideal: Any, limit: Any, round: int) -> Any:
+def _conceded(ideal: Any, limit: Any, round: float) -> Any:
     """Return what is offered in a round for one key: a number on its way, or the next alternative."""
     if isinstance(limit, list):
-        return [ideal, *limit][min(len(limit), round)]
+        return [ideal, *limit][min(len(limit), int(round))]
     return limit if round >= ROUNDS else ideal + (limit - ideal) * round / ROUNDS
 
 

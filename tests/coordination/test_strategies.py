@@ -281,6 +281,9 @@ class TestConsensus:
         assert shares.keys() == {"a", "b", "c"} and math.fsum(shares.values()) <= 1.0
         assert resolution.satisfaction == pytest.approx({name: 1 - (0.6 - shares[name]) / 0.4 for name in "abc"})
         assert not talks(parties(0.5), kind="resource_contention", context=context).resolved
+        modest = [Participant(name, {"share": 0.3}) for name in "abc"]
+        fits = talks(modest, kind="resource_contention", context=context)
+        assert fits.decision == {"share": dict.fromkeys("abc", 0.3)} and set(fits.satisfaction.values()) == {1.0}
 
     def test_agents_concede_by_message(self):
         parties = [party("a", 0, limits={"value": 10}), party("b", 10, limits={"value": 0})]
