@@ -48,11 +48,11 @@ class Participant:
             if require.not_negative(f"the {what} of {self.name}", value) == math.inf:
                 raise InvalidValue(f"the {what} of {self.name} is infinite: give a number")
         object.__setattr__(self, "capabilities", require.names(f"the capabilities of {self.name}", self.capabilities))
-        for key, limit in self.limits.items():
-            ideal = self.claim[require.one_of(f"a limit of {self.name}", key, self.claim)]
-            if is_number(ideal):
-                require.number(f"the limit of {self.name} for {key!r}", limit)
-            elif not isinstance(limit, list):
+        for key, limit in {**self.claim, **self.limits}.items():
+            if is_number(self.claim[require.one_of(f"a limit of {self.name}", key, self.claim)]):
+                require.number(f"the claim or limit of {self.name} for {key!r}", limit)
+                require.number(f"the claim of {self.name} for {key!r}", self.claim[key])
+            elif key in self.limits and not isinstance(limit, list):
                 raise InvalidValue(f"the limit of {self.name} for {key!r} is {limit!r}: give a list, best first")
 
     def offer(self, round: float) -> dict[str, Any]:
@@ -62,16 +62,13 @@ class Participant:
         """
         return {key: _conceded(self.claim[key], limit, round) for key, limit in self.limits.items()}
 
-    def value(self, position: Mapping[str, Any]) -> float:
-        """Return how much of its claim a position gives it, the mean over its keys.
+    def worth(self, key: str, value: Any) -> float:
+        """Return what a value of one key is worth to it: 1 what it claims, 0 its limit, in between in proportion.
 
-        1 is all of it; a number counts less the nearer it is to the limit, an alternative the later it is in the list.
+        Alternatives are worth the less the later they are in the list, and what it would not take, nothing.
         """
-        values = [self._value(key, _own(position.get(key), self.name)) for key in self.claim]
-        return sum(values) / len(values) if values else 1.0
-
-    def _value(self, key: str, value: Any) -> float:
         ideal, limit = self.claim[key], self.limits.get(key)
+        value = value[self.name] if isinstance(value, Mapping) and self.name in value else value  # its share
         if value == ideal:
             return 1.0
         if isinstance(limit, list):
@@ -106,8 +103,17 @@ class Conflict:
         object.__setattr__(self, "participants", tuple(parties))
         _freeze(self, "the context", "context")
         require.names("required_capabilities", self.context.get("required_capabilities", ()))
-        for key, room in self.context.get("capacity", {}).items():
+        if not isinstance(self.capacity, Mapping):
+            raise InvalidValue(
+                f"the capacity is {self.capacity!r}: say how much there is by key, as in {{'minutes': 10}}"
+            )
+        for key, room in self.capacity.items():
             require.not_negative(f"the capacity for {key!r}", room)
+
+    @property
+    def capacity(self) -> Mapping[str, float]:
+        """How much there is to divide, by key."""
+        return self.context.get("capacity", {})  # type: ignore[no-any-return]
 
     @property
     def weight(self) -> float:
@@ -139,12 +145,19 @@ class Conflict:
         claim, options = self.party(name).claim, self.options()
         return name if name in options else next(other for other in options if options[other] == claim)
 
+    def worth(self, name: str, position: Mapping[str, Any]) -> float:
+        """Return what a position is worth to a participant, from 0 to 1: the mean over the keys that are disputed."""
+        party, claims = self.party(name), [party.claim for party in self.participants]
+        disputed = [key for key, value in party.claim.items() if any(claim.get(key) != value for claim in claims)]
+        disputed += [key for key in party.claim if key in self.capacity and key not in disputed]
+        worth = [party.worth(key, position.get(key)) for key in disputed or party.claim]
+        return sum(worth) / len(worth) if worth else 1.0
+
     def ballot(self, name: str) -> list[str]:
         """Return the options that are worth something to a participant, best first: its own, if only one can win."""
-        party = self.party(name)
         if self.kind in EXCLUSIVE:
-            return [name]
-        worth = {option: party.value(claim) for option, claim in self.options().items()}
+            return [self.party(name).name]
+        worth = {option: self.worth(name, claim) for option, claim in self.options().items()}
         return sorted(filter(worth.get, worth), key=lambda option: -worth[option])
 
     def seen_by(self, name: str) -> Conflict:
@@ -158,7 +171,7 @@ class Conflict:
         """Return how content each participant is with a decision, from 0 to 1."""
         if decision is None or (winner is not None and self.kind in EXCLUSIVE):
             return {party.name: float(party.name == winner) for party in self.participants}
-        return {party.name: party.value(decision) for party in self.participants}
+        return {party.name: self.worth(party.name, decision) for party in self.participants}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +216,3 @@ def _conceded(ideal: Any, limit: Any, round: float) -> Any:
     if isinstance(limit, list):
         return [ideal, *limit][min(len(limit), int(round))]
     return limit if round >= ROUNDS else ideal + (limit - ideal) * round / ROUNDS
-
-
-def _own(value: Any, name: str) -> Any:
-    """Return the share of a participant in what has been divided, or else the value."""
-    return value[name] if isinstance(value, Mapping) and name in value else value

@@ -80,19 +80,18 @@ async def consensus(case: Case) -> Proposal:
     states a `capacity` for it, once the sum fits. It fails when nobody moves, or somebody is silent.
     """
     conflict, settled, round, moved = case.conflict, dict[str, Any](), 0, True
-    capacity = conflict.context.get("capacity", {})
     offered = {party.name: {key: [value] for key, value in party.claim.items()} for party in conflict.participants}
     open = list(dict.fromkeys(key for own in offered.values() for key in own))
 
     def settle() -> None:
         for key in [*open]:
             values = {name: own[key] for name, own in offered.items() if key in own}
-            for value in _common_ground(values, capacity.get(key)):
+            for value in _common_ground(values, conflict.capacity.get(key)):
                 settled[key] = value
                 open.remove(key)
 
     settle()
-    if not open and conflict.kind in EXCLUSIVE and not capacity.keys() & settled.keys():
+    if not open and conflict.kind in EXCLUSIVE and not conflict.capacity.keys() & settled.keys():
         return case.undecided("there is nothing to concede, and only one can have it")
     while open and moved and not case.silent and round < ROUNDS:
         round += 1

@@ -281,6 +281,14 @@ class TestConsensus:
         assert shares.keys() == {"a", "b", "c"} and math.fsum(shares.values()) <= 1.0
         assert resolution.satisfaction == pytest.approx({name: 1 - (0.6 - shares[name]) / 0.4 for name in "abc"})
         assert not talks(parties(0.5), kind="resource_contention", context=context).resolved
+        claims = [
+            Participant(name, {**claim, "resource": "gpu_1"}, limits={"share": 0.2})
+            for name, claim in {"a": {"share": 0.6}, "b": {"share": 0.6}}.items()
+        ]
+        halves = talks(claims, kind="resource_contention", context=context)  # what nobody disputes pleases nobody more
+        assert halves.satisfaction == pytest.approx(
+            {name: 1 - (0.6 - halves.decision["share"][name]) / 0.4 for name in "ab"}
+        )
         modest = [Participant(name, {"share": 0.3}) for name in "abc"]
         fits = talks(modest, kind="resource_contention", context=context)
         assert fits.decision == {"share": dict.fromkeys("abc", 0.3)} and set(fits.satisfaction.values()) == {1.0}
