@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .events import DomainEvent, EventBus, EventType, ReactiveCoordinator, emit
     from .hierarchy import Member, Role, Skill
     from .pools import PriorityQueues
-    from .replication import ReplicatedStore
+    from .replication import ReplicatedStore, last_writer, merged, siblings
     from .sqlite import SQLiteStore
     from .state import Entry, MemoryStore, StateStore
     from .sync import Barrier, Lock, ReadWriteLock, Semaphore
@@ -60,6 +60,9 @@ _HOMES = {
     "Worker": "dispatch",
     "Workflow": "workflow",
     "emit": "events",
+    "last_writer": "replication",
+    "merged": "replication",
+    "siblings": "replication",
 }
 __all__ = [
     "Barrier",
@@ -95,6 +98,9 @@ __all__ = [
     "Worker",
     "Workflow",
     "emit",
+    "last_writer",
+    "merged",
+    "siblings",
 ]
 
 

@@ -24,8 +24,7 @@ from .replica import Call, Record, Replica, Replicas, Version, newest
 from .state import Author, Entry, StateStore, author, text
 from .watch import Watch
 
-Resolution = Callable[[Sequence[Entry]], Entry]
-_DELETE = object()
+Resolve = Callable[[Sequence[Entry]], Entry]
 
 
 def last_writer(entries: Sequence[Entry]) -> Entry:
@@ -33,7 +32,7 @@ def last_writer(entries: Sequence[Entry]) -> Entry:
     return entries[-1]
 
 
-def merged(function: Callable[[list[Any]], Any]) -> Resolution:
+def merged(function: Callable[[list[Any]], Any]) -> Resolve:
     """Return a resolution that makes one value of a list of several; deleted ones have none."""
 
     def resolve(entries: Sequence[Entry]) -> Entry:
@@ -43,7 +42,7 @@ def merged(function: Callable[[list[Any]], Any]) -> Resolution:
     return resolve
 
 
-siblings: Resolution = merged(list)  # the value is the list of all
+siblings: Resolve = merged(list)  # the value is the list of all
 
 
 class ReplicatedStore(StateStore):
@@ -66,7 +65,7 @@ class ReplicatedStore(StateStore):
         replicas: int | Sequence[str] = 3,
         write_quorum: int | None = None,
         read_quorum: int | None = None,
-        resolve: Resolution = last_writer,
+        resolve: Resolve = last_writer,
         read_repair: bool = True,
         timeout: float = 5.0,
         history: int = 100,
@@ -210,7 +209,10 @@ class ReplicatedStore(StateStore):
         elif not _fits(found, expected):
             version = 0 if found is None else found.version
             row((now, "version_conflict", who, self.name, key, expected, version))
-            raise VersionConflict(f"{key!r} has version {version}, not {expected}: read it again, or use `update`")
+            last = "nobody wrote it" if found is None else f"{found.author} wrote it"
+            raise VersionConflict(
+                f"{key!r} has version {version}, not {expected}: {last}; read it again, or use `update`"
+            )
         return entry
 
     async def _round(
@@ -250,15 +252,15 @@ class ReplicatedStore(StateStore):
         return record, [name for name, answer in answers.items() if answer[:2] != record[:2]]
 
     def _present(self, record: Record) -> Entry | None:
-        """Return the entry that counts; one whose time is over counts as deleted."""
-        now = self.world.now
-        entries = [
-            entry._replace(value=None, deleted=True) if entry.expires is not None and entry.expires <= now else entry
-            for entry, _, _ in record.versions
-        ]
+        """Return the entry that counts. Where its time is over that is a deletion, which nobody had to write."""
+        entries = [entry if entry.expires is None else self._expired(entry) for entry, _, _ in record.versions]
         if len(entries) < 2:
             return entries[0] if entries else None
         return self.resolve(entries)._replace(version=max(entry.version for entry in entries))
+
+    def _expired(self, entry: Entry) -> Entry:
+        gone = entry.expires is not None and entry.expires <= self.world.now
+        return Entry(entry.key, None, entry.version + 1, "world", entry.expires or 0.0, None, True) if gone else entry
 
 
 def _fits(found: Entry | None, expected: int | None) -> bool:
