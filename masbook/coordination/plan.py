@@ -183,8 +183,7 @@ def check(tasks: Sequence[Task], known: dict[str, Task], context: Mapping[str, A
     for task in tasks:
         for name in task.after:
             if name not in named:
-                text = f"{task.id!r} comes after {name!r}, which is no task; there are {', '.join(named)}"
-                raise InvalidWorkflow(text)
+                raise InvalidWorkflow(f"{task.id!r} comes after {name!r}; the tasks there are: {', '.join(named)}")
     _check_order(new)
     for task in tasks:
         undo = () if task.compensation is None else references(task.compensation[1])
