@@ -21,6 +21,7 @@ from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability, on, require_async
 from ..runtime.message import Message, matches
+from ..runtime.run import name_of
 from ..runtime.supervision import Supervision
 from ..runtime.trace import Event
 from ..runtime.world import World
@@ -184,7 +185,7 @@ class ReactiveCoordinator(Agent):
             async with asyncio.timeout(self.patience):
                 await reaction(event)
         except Exception as error:
-            facts = {"reaction": getattr(reaction, "__name__", repr(reaction)), "event": event.type}
+            facts = {"event": event.type, "reaction": name_of(reaction)}
             text = f"{type(error).__name__}: {describe(error)}"
             self.world.trace.record("reaction_failed", self.name, **facts, error=text)
 

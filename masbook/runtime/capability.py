@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, get_type_hints, overload
 
 from ..errors import InvalidValue, NotAsync
@@ -124,8 +124,9 @@ def on(
 
 
 def require_async(function: Callable[..., Any], whose: str) -> None:
-    """Raise NotAsync unless the function is `async def`, or an object that is called like one."""
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    """Raise NotAsync unless the function is `async def`, a partial of one, or an object that is called like one."""
+    whole = inspect.isroutine(function) or isinstance(function, partial)
+    called = function if whole else getattr(function, "__call__", function)  # noqa: B004
     if not (inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)):
         name = getattr(function, "__name__", repr(function))
         raise NotAsync(f"{whose} needs a coroutine function: write `async def {name}(...)`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from functools import partial
 
 import pytest
 
@@ -328,6 +329,25 @@ class TestReactions:
             ]
             * 2
         )
+
+    def test_partials_and_objects_react_too(self, world):
+        ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))
+
+        class Failing:
+            async def __call__(self, event):
+                raise ValueError("an object's")
+
+        async def fail(event, text):
+            raise ValueError(text)
+
+        coordinator.react("*", partial(fail, text="a partial's"))
+        coordinator.react("*", Failing())
+        world.run(emit(ann, "order.paid"))
+        later(world)
+        assert [(reaction, error) for _, _, reaction, error in failures(world)] == [
+            ("fail", "ValueError: a partial's"),
+            ("Failing", "ValueError: an object's"),
+        ]
 
     def test_called_off(self, world):
         ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -703,6 +704,19 @@ class TestPlainFunctions:
         world.run(client.publish("t"))
         world.run(until=1.0)
         assert agent.state == "idle" and world.trace.count("delivered") == 0
+
+    def test_a_partial_of_a_coroutine_function_is_a_handler(self, world):
+        agent, client, heard = world.spawn(Agent("a")), world.spawn(Agent("client")), []
+
+        async def hear(message, book):
+            book.append(message.topic)
+
+        agent.subscribe("t", partial(hear, book=heard))
+        world.run(client.publish("t"))
+        world.run(until=1.0)
+        assert heard == ["t"]
+        with pytest.raises(NotAsync):
+            agent.subscribe("t", partial(print, "x"))
 
     @pytest.mark.parametrize("topic", ["", None, 7])
     def test_an_empty_topic(self, world, topic):
