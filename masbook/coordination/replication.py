@@ -51,7 +51,8 @@ class ReplicatedStore(StateStore):
     Messages come from the agent that acts (`by=`), so that it reaches its side of a partition only; where `by` is a
     name or nobody, from the store's own agent. A quorum that is not given is the smallest that overlaps the other one.
     What misses its quorum within `timeout` virtual seconds raises QuorumMissed. A write that does is neither there nor
-    gone: a reader may see it, and once one has, all do; or a later write buries it.
+    gone: a reader may see it, and once one has, all do; or a later write buries it. A value whose time is over counts
+    as deleted, without a row of the trace.
 
         store = ReplicatedStore(world, replicas=3, write_quorum=2)
         await store.set("plan", {"step": 1}, by=agent)

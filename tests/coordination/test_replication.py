@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given, settings
@@ -163,6 +164,22 @@ class TestReadingAndWriting:
             assert [(entry.key, entry.value) for entry in await store.list(by=bob)] == [("a", 0), ("b", 2)]
 
         world.run(scenario())
+
+    def test_a_swap_looks_again_when_the_same_value_was_written_in_between(self):
+        """The value is the expected one all the time, though its version is not: to fail would contradict that."""
+
+        class Interrupted(ReplicatedStore):
+            async def get(self, key, *, by=None):
+                entry = await super().get(key, by=by)
+                if entry.version < 3:
+                    await self.set(key, entry.value, by="bob")
+                return entry
+
+        world = World(7)
+        store = Interrupted(world)
+        world.run(store.set("x", 1, by="ann"))
+        assert world.run(store.compare_and_swap("x", 1, 2, by="ann")).version == 4
+        assert rows(world, "version_conflict", "expected", "version") == [("ann", 1, 2), ("ann", 2, 3)]
 
     def test_history(self):
         world, store, ann, _ = society(history=3)
@@ -632,6 +649,35 @@ class TestRepair:
             return [value(await store.get("x", by=by)) for by in (ann, bob)]
 
         assert world.run(scenario()) == ["newest", "newest"]
+
+    @pytest.mark.parametrize("options", [{}, LOOSE])
+    def test_whatever_went_wrong_all_replicas_agree_in_the_end(self, options):
+        async def scenario(world):
+            store = ReplicatedStore(world, resolve=siblings, timeout=1.0, **options)
+
+            async def client(agent):
+                for number in range(6):
+                    with contextlib.suppress(QuorumMissed):
+                        if agent.random.random() < 0.3:
+                            await store.delete("x", by=agent)
+                        else:
+                            await store.set("x", f"{agent.name} {number}", by=agent)
+                    await agent.sleep(0.3)
+
+            await asyncio.gather(*[client(world.spawn(Agent(f"client_{number}"))) for number in range(3)])
+            await asyncio.sleep(10.0)
+            await store.repair()
+            first, *others = held(store)
+            seen = [value(await store.get("x", by=name)) for name in ("a", "b", "c")]
+            return all(copy == first for copy in others), seen == [seen[0]] * 3, await store.repair()
+
+        for seed in range(8):
+            plan = [
+                Partition(["client_0", "store_1"], ["client_1", "client_2", "store_2", "store_3"], 0.2, 2.0),
+                Crash("store_2", 1.0, restart_after=1.0),
+            ]
+            run = simulate(scenario, seed, schedule="shuffled", faults=FaultPlan(appointments=plan))
+            assert run.result == (True, True, 0), run.error
 
     def test_repairing_what_cannot_be_reached(self):
         world, store, ann, bob = society(split(1.0, 9.0), **LOOSE)
