@@ -274,11 +274,13 @@ class Execution(Staff):
         await asyncio.gather(*flow.lanes, return_exceptions=True)
         for job in reversed(flow.undo):
             agent, text = None, None
-            capability, inputs = cast(tuple[str, Any], job.task.compensation)
+            capability, given = cast(tuple[str, Any], job.task.compensation)
             try:
                 if (agent := await self.choose(capability)) is None:
                     raise AgentOffline(f"nobody can {capability!r} at present")
-                inputs, timeout = resolve(inputs, flow.context), job.task.timeout or 30.0
+                takes = self.world.agents[agent].offers[capability].input_schema
+                inputs = flow.fitting(job, takes) if given is None else resolve(given, flow.context)
+                timeout = job.task.timeout or 30.0
                 await self.request(agent, capability, inputs, timeout=timeout, on_timeout="cancel")
             except Exception as error:
                 text = f"{type(error).__name__}: {describe(error)}"

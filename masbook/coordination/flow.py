@@ -125,6 +125,12 @@ class Flow:
         names = (path.partition(".")[0] for path in references(job.task.inputs))
         return next((name for name in names if name in self.jobs and self.jobs[name].status == "skipped"), None)
 
+    def fitting(self, job: Job, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what fits the schema of the inputs of a task and its `result`."""
+        known = {**(job.inputs or {}), "result": self.results[job.task.id]}
+        takes = known if schema.get("additionalProperties") else schema.get("properties", {})
+        return {name: value for name, value in known.items() if name in takes}
+
     def progress(self) -> dict[str, Any]:
         """Return how far it is."""
         states = Counter(job.status for job in self.jobs.values())

@@ -17,7 +17,7 @@ from pydantic import WithJsonSchema
 
 from ..errors import InvalidInput, InvalidValue, InvalidWorkflow
 from ..runtime import require
-from ..runtime.message import FrozenList, freeze
+from ..runtime.message import FrozenDict, FrozenList, freeze
 
 OnFailure = Literal["stop", "continue", "retry"]
 Condition = Callable[[Mapping[str, Any]], Any]
@@ -32,8 +32,9 @@ class Task:
     and `"${workflow.id}"` for the running workflow. A `condition`, a function of the context (`async` or not), decides
     whether the task runs; if it is skipped so, those behind it go on unless they refer to its result. `timeout` is for
     each attempt, and for a wait for an agent; the k-th of `retries` comes `backoff * 2 ** (k - 1)` after the failure.
-    Ready tasks of higher `priority` go first. `resources` are amounts by name, held while the task runs.
-    `compensation` undoes the task: a capability and its inputs, or a capability alone, which gets the `result`.
+    Ready tasks of higher `priority` go first. `resources` are amounts by name, or names of which one each is needed,
+    held while the task runs. `compensation` undoes the task: a capability and its inputs, or a capability alone, which
+    gets what it takes of the task's inputs and its `result`.
     """
 
     id: str
@@ -46,7 +47,7 @@ class Task:
     backoff: float = 1.0
     priority: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
-    compensation: str | tuple[str, Mapping[str, Any]] | None = None
+    compensation: str | tuple[str, Mapping[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name for name in (self.id, self.capability)):
@@ -58,13 +59,11 @@ class Task:
             require.positive("timeout", self.timeout)
         if self.condition is not None and not callable(self.condition):
             raise InvalidValue(f"the condition of {self.id!r} is {self.condition!r}: give a function of the context")
-        undo = self.compensation
-        if isinstance(undo, str):
-            undo = (undo, {"result": f"${{{self.id}}}"})
+        undo = (self.compensation, None) if isinstance(self.compensation, str) else self.compensation
         if undo is not None:
             if not (isinstance(undo, tuple | list) and len(undo) == 2 and isinstance(undo[0], str)):
                 raise InvalidValue(f"the compensation of {self.id!r} is {undo!r}: give 'undo', or ('undo', {{...}})")
-            undo = (undo[0], _named(f"the compensation of {self.id!r}", undo[1]))
+            undo = (undo[0], undo[1] and _named(f"the compensation of {self.id!r}", undo[1]))
         after = require.names("after", freeze(self.after, f"what {self.id!r} comes after"))
         inputs, resources = _named(f"the inputs of {self.id!r}", self.inputs), _amounts(self.resources)
         _set(self, inputs=inputs, after=FrozenList(after), resources=resources, compensation=undo)
@@ -228,7 +227,10 @@ def _named(what: str, value: Any) -> Any:
 
 
 def _amounts(resources: Any) -> Any:
-    amounts = _named("resources", resources)
+    """Return amounts by name, frozen; of resources that are only named, one each."""
+    amounts = freeze(resources, "resources")
+    if not isinstance(amounts, FrozenDict):
+        amounts = FrozenDict(dict.fromkeys(require.names("resources", amounts), 1.0))
     for name, amount in amounts.items():
         require.positive(f"the amount of {name!r}", amount)
     return amounts

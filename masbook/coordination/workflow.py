@@ -108,8 +108,14 @@ class Orchestrator(Execution):
         return self._finish(self._flow(workflow), "cancelled", reason)
 
     @capability
-    async def summary(self) -> dict[str, Any]:
-        """Return the numbers of workflows and tasks by status, of attempts, and mean time in virtual seconds."""
+    async def summary(self, workflow: str | None = None) -> dict[str, Any]:
+        """Return how far a workflow is, task by task; without an id, what there was of all.
+
+        That is the numbers of workflows and tasks by status and of attempts, and the mean time in virtual seconds.
+        """
+        if workflow is not None:
+            flow = self._flow(workflow)
+            return {**flow.progress(), "tasks": {name: job.outcome()._asdict() for name, job in flow.jobs.items()}}
         flows = self._flows.values()
         jobs = [job for flow in flows for job in flow.jobs.values()]
         times = [flow.outcome.time for flow in flows if flow.outcome is not None]

@@ -444,6 +444,10 @@ class TestResources:
         assert outcome.ok and outcome.time == 4.0
         assert {row["reason"] for row in rows(world, "task_waiting")} == {"resources: gpu"}
 
+    def test_a_mere_name_is_one(self, world):
+        tasks = [Task(f"t{i}", "work", resources=["gpu"]) for i in range(2)]
+        assert execute(world, tasks, resources=["gpu"]).time == 2.0
+
     def test_a_capacity_of_several(self, world):
         outcome = execute(world, [self.gpu(f"t{i}") for i in range(4)], hands=4, resources={"gpu": 2})
         assert outcome.time == 2.0
@@ -560,6 +564,34 @@ class TestRollback:
         assert execute(world, self.tasks()).ok
         assert rows(world, "task_undone") == []
 
+    def test_a_capability_alone_gets_what_it_takes(self, world):
+        class Hotel(Agent):
+            heard = ()
+
+            @capability
+            async def book(self, guest: str, nights: int = 1) -> str:
+                return "room 7"
+
+            @capability
+            async def free(self, guest: str, result: str) -> None:
+                self.heard += ((guest, result),)
+
+            @capability
+            async def apologise(self) -> None:
+                self.heard += ("sorry",)
+
+            @capability
+            async def record(self, **facts: object) -> None:
+                self.heard += (sorted(facts),)
+
+        hotel = world.spawn(Hotel("hotel"))
+        tasks = [
+            Task(undo, "book", {"guest": "Ada", "nights": 2}, before, compensation=undo)
+            for undo, before in (("free", []), ("apologise", ["free"]), ("record", ["apologise"]))
+        ]
+        execute(world, [*tasks, Task("z", "flaky", {"failures": 9}, after=["record"])])
+        assert hotel.heard == (["guest", "nights", "result"], "sorry", ("Ada", "room 7"))
+
     def test_nobody_there_to_undo(self, world):
         class Vandal(Agent):
             @capability
@@ -661,6 +693,8 @@ class TestSteering:
         assert summary["workflows"] == {"completed": 1, "failed": 1}
         assert summary["tasks"] == {"completed": 4, "failed": 1} and summary["attempts"] == 6
         assert summary["mean_time"] == 3.5
+        one = world.run(orchestrator.summary("workflow-2"))
+        assert one["status"] == "failed" and one["tasks"]["a"]["attempts"] == 2
 
     def test_unknown_workflows(self, world):
         orchestrator = society(world)
@@ -842,7 +876,7 @@ class TestRefused:
             *({"timeout": value} for value in (0, -1, float("nan"), "long")),
             *({"retries": value} for value in (-1, 1.5, True)),
             *({"backoff": value} for value in (-1, float("nan"))),
-            *({"resources": value} for value in ({"gpu": 0}, {"gpu": -1}, ["gpu"], {"gpu": float("nan")})),
+            *({"resources": value} for value in ({"gpu": 0}, {"gpu": -1}, "gpu", {"gpu"}, {"gpu": float("nan")})),
             *({"priority": value} for value in ("high", 0.5, None)),
             *({"after": value} for value in ("b", [1], {"b"}, None)),
             *({"inputs": value} for value in ([1], "x", {1: 2}, {"x": {1, 2}}, {"x": print})),
