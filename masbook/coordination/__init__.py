@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .sqlite import SQLiteStore
     from .state import Entry, MemoryStore, StateStore
     from .sync import Barrier, Lock, ReadWriteLock, Semaphore
-    from .workflow import Orchestrator, Task, Workflow
+    from .workflow import Orchestrator, Outcome, Task, Workflow
 
 _HOMES = {
     "Barrier": "sync",
@@ -42,6 +42,7 @@ _HOMES = {
     "Namespace": "access",
     "Negotiator": "case",
     "Orchestrator": "workflow",
+    "Outcome": "workflow",
     "Participant": "claims",
     "PriorityQueues": "pools",
     "ReactiveCoordinator": "events",
@@ -80,6 +81,7 @@ __all__ = [
     "Namespace",
     "Negotiator",
     "Orchestrator",
+    "Outcome",
     "Participant",
     "PriorityQueues",
     "ReactiveCoordinator",

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..runtime.message import FrozenDict, freeze
-from .plan import Outcome, Task, TaskOutcome, Workflow, references
+from .plan import Outcome, Task, TaskRecord, Workflow, references
 
 Key = tuple[str, str]  # a resource: the workflow that declares it, "" for the orchestrator, and its name
 
@@ -48,9 +48,9 @@ class Job:
             self.started = now
         return now
 
-    def outcome(self) -> TaskOutcome:
+    def outcome(self) -> TaskRecord:
         """Return what has become of it."""
-        return TaskOutcome(self.status, self.agent, self.attempts, self.started, self.ended, self.error, self.undone)
+        return TaskRecord(self.status, self.agent, self.attempts, self.started, self.ended, self.error, self.undone)
 
 
 class Flow:

@@ -99,7 +99,7 @@ class Workflow:
         check(self.tasks, {}, self.context)
 
 
-class TaskOutcome(NamedTuple):
+class TaskRecord(NamedTuple):
     """What became of a task; times in virtual seconds, `attempts` as often as an agent was asked."""
 
     status: str
@@ -123,7 +123,7 @@ class Outcome:
     name: str
     status: str
     results: Mapping[str, Any]
-    tasks: Mapping[str, TaskOutcome]
+    tasks: Mapping[str, TaskRecord]
     context: Mapping[str, Any]
     started: float
     ended: float

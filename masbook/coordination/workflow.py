@@ -18,9 +18,9 @@ from ..runtime.capability import capability
 from ..runtime.worker import QUERIES
 from .execution import Execution
 from .flow import Flow
-from .plan import Outcome, Task, TaskOutcome, Workflow, check
+from .plan import Outcome, Task, TaskRecord, Workflow, check
 
-__all__ = ["Orchestrator", "Outcome", "Task", "TaskOutcome", "Workflow"]
+__all__ = ["Orchestrator", "Outcome", "Task", "TaskRecord", "Workflow"]
 
 
 class Orchestrator(Execution):

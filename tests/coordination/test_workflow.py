@@ -772,7 +772,7 @@ class TestMessages:
         assert (
             outcome.ok and outcome.tasks["a"].agent == "hand_0" and outcome.results["a"] == {"by": "hand_0", "value": 1}
         )
-        assert outcome == world.agents["orchestrator"]._flows["workflow-1"].outcome
+        assert outcome == world.run(world.agents["orchestrator"].outcome("workflow-1"))
 
     def test_the_other_operations_by_message(self, world):
         society(world)
