@@ -1,23 +1,26 @@
-"""Detection of conflicts: who claims what somebody else claims or has, found in messages and in the trace.
+"""Detection of conflicts: who claims what somebody else claims or has, found in the trace.
 
 A `ConflictDetector` is spawned beside a resolver and hands it what it finds. Agents announce a claim by publishing
-`resource.claimed`, `task.claimed`, `data.claimed` or `capability.claimed`, and give it up with `.released`; what is in
-the trace needs no announcement. To detect more, override `_see`, which gets every row.
+`resource.claimed`, `task.claimed`, `data.claimed` or `capability.claimed`, and give it up with `.released`; locks,
+writes and tasks need no announcement. To detect more, override `_see`, which gets every row.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue, describe
 from ..runtime import require
 from ..runtime.agent import Agent
-from ..runtime.capability import on
-from ..runtime.message import Message
+from ..runtime.supervision import Supervision
 from ..runtime.trace import Event
 from .claims import EXCLUSIVE, Conflict, Kind, Participant, Resolution
+
+if TYPE_CHECKING:
+    from ..runtime.world import World
 
 SUBJECTS: dict[str, Kind] = {
     "resource": "resource_contention",
@@ -43,7 +46,7 @@ class ConflictDetector(Agent):
     service = True
 
     def __init__(self, name: str = "detector", *, resolver: str | None = "resolver", gather: float = 0.1) -> None:
-        super().__init__(name, capacity=1_000_000)
+        super().__init__(name)
         self.resolver = resolver
         self.gather = require.not_negative("gather", gather)
         self._claims: dict[_Subject, dict[str, Participant]] = {}
@@ -51,35 +54,28 @@ class ConflictDetector(Agent):
         self._known: dict[_Subject, set[str]] = {}  # who was in a conflict that nobody has resolved
         self._writes: deque[_Subject] = deque()
         self._handed: dict[str, None] = {}  # tasks that a service hands out, to as many as it likes
+        self._seen = 0  # rows of the trace
+
+    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
+        """Come into a world, and read its trace from there."""
+        self._seen = len(world.trace)
+        super().enter(world, parent, supervision)
 
     async def on_start(self) -> None:
-        """Begin to read the trace."""
+        """Read what has not been read yet, and every row from now on."""
         self._busy.clear()
+        rows = [*self.world.trace]
+        for event in rows[len(rows) - (len(self.world.trace) - self._seen) :]:
+            self._see(event)
         self.when_gone(self.world.trace.observe(self._see))
-
-    @on("*.claimed")
-    @on("*.released")
-    async def hear(self, message: Message) -> None:
-        """Take in that somebody claims something, or gives it up; what cannot be understood is recorded as refused."""
-        (what, _, change), who, claim = message.topic.partition("."), message.sender, dict(message.content)
-        if what not in SUBJECTS or not self.world.agents[who].online:
-            return
-        subject = SUBJECTS[what], str(claim.get(what))
-        if change == "released":
-            return self._drop(subject, who)
-        try:
-            if claim.get(what) is None:
-                raise InvalidValue(f"say what is claimed, as in {what}='name'")
-            own = {name: claim.pop(name) for name in ("priority", "weight", "limits") if name in claim}
-            terms = {"priority": message.priority, **own}
-            self._add(subject, Participant(who, claim, **terms))
-        except (InvalidValue, TypeError) as error:
-            self.world.trace.record("refused", who, action="claim", target=subject[1], reason=describe(error))
 
     def _see(self, event: Event) -> None:
         """Read a row of the trace; it must not raise."""
         facts, who = event.facts, event.who
+        self._seen += 1
         match event.kind:
+            case "sent" if facts["topic"].endswith((".claimed", ".released")):
+                self._see_claim(who, facts)
             case "acquired" | "released" if not facts["resource"].startswith(SHARED):
                 claim = {"resource": facts["resource"], "token": facts["token"]}
                 self._move(("resource_contention", facts["resource"]), who, claim, event.kind == "acquired")
@@ -96,6 +92,23 @@ class ConflictDetector(Agent):
                     self._drop(subject, who)
             case "task_added" | "task_started" | "task_failed" | "task_ended":
                 self._see_task(event.kind, who, f"{facts['workflow']}/{facts['task']}")
+
+    def _see_claim(self, who: str, facts: Mapping[str, Any]) -> None:
+        """Read a message that claims something, or gives it up; what cannot be understood is recorded as refused."""
+        (what, _, change), claim = facts["topic"].partition("."), dict(facts["content"])
+        if what not in SUBJECTS:
+            return
+        subject = SUBJECTS[what], str(claim.get(what))
+        if change == "released":
+            return self._drop(subject, who)
+        try:
+            if claim.get(what) is None:
+                raise InvalidValue(f"say what is claimed, as in {what}='name'")
+            own = {name: claim.pop(name) for name in ("priority", "weight", "limits") if name in claim}
+            terms = {"priority": facts["priority"], **own}
+            self._add(subject, Participant(who, claim, **terms))
+        except (InvalidValue, TypeError) as error:
+            self.world.trace.record("refused", who, action="claim", target=subject[1], reason=describe(error))
 
     def _see_task(self, kind: str, who: str, task: str) -> None:
         keeper = self.world.agents.get(who)
