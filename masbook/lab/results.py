@@ -14,6 +14,7 @@ from . import charts
 from .controls import Settings
 
 CHARTS = ("sequence", "timeline", "latency", "success", "topology")
+SPECIAL = {"gantt": "task_added", "dag": "task_added", "conflicts": "conflict", "hierarchy": "joined"}  # by kind of row
 
 
 class Results:
@@ -22,8 +23,9 @@ class Results:
     def __init__(self) -> None:
         self._run: Run | None = None
         self._digest = panel("masbook-digest")
-        self._charts = [panel("masbook-chart") for _ in CHARTS]
-        self._tabs = widgets.Tab(self._charts, titles=[name.capitalize() for name in CHARTS])
+        self._charts = {name: panel("masbook-chart") for name in (*CHARTS, *SPECIAL)}
+        self._names = list(CHARTS)
+        self._tabs = widgets.Tab()
         self._tabs.observe(lambda _: self._draw(), "selected_index")
         self.widget = widgets.VBox([self._digest, self._tabs])
         self.widget.add_class("masbook-results")
@@ -33,7 +35,7 @@ class Results:
         """Show nothing, until the next run has ended."""
         self._run = None
         self.widget.layout.display = "none"
-        for panel in (self._digest, *self._charts):
+        for panel in (self._digest, *self._charts.values()):
             panel.value = ""
 
     def show(self, run: Run, settings: Settings, complete: bool) -> None:
@@ -46,19 +48,22 @@ class Results:
         rows = "".join(f"<dt>{name}</dt><dd><code>{html.escape(text)}</code></dd>" for name, text in facts.items())
         self._digest.value = f"<dl>{rows}</dl>"
         self.widget.layout.display = ""
+        self._names = [*CHARTS, *(name for name, kind in SPECIAL.items() if run.trace.count(kind))]
+        self._tabs.children = [self._charts[name] for name in self._names]
+        self._tabs.titles = [name.capitalize() for name in self._names]
         self._draw()
 
     def _draw(self) -> None:
-        index = self._tabs.selected_index or 0
-        if self._run is None or self._charts[index].value:
+        name = self._names[self._tabs.selected_index or 0]
+        if self._run is None or self._charts[name].value:
             return
         try:
-            picture = getattr(charts, CHARTS[index])(self._run).png()
+            picture = getattr(charts, name)(self._run).png()
         except Exception as error:  # a run without its chart is still a run
-            self._charts[index].value = as_text(error)
+            self._charts[name].value = as_text(error)
         else:
             data = base64.b64encode(picture).decode()
-            self._charts[index].value = f'<img alt="{CHARTS[index]}" src="data:image/png;base64,{data}">'
+            self._charts[name].value = f'<img alt="{name}" src="data:image/png;base64,{data}">'
 
 
 def as_text(error: Exception) -> str:

@@ -432,3 +432,23 @@ def test_it_renders_without_running():
     text = "Dashboard(kitchen, seed=7, faults=FaultPlan(drop=0.1), cooks=2, dishes=4, patience=30.0, dish='soup')"
     assert bundle["text/plain"] == repr(dashboard) == text
     assert dashboard.phase == "ready" and dashboard.run is None
+
+
+async def booked(world):
+    world.trace.record("task_added", "boss", workflow="w", task="a", capability="work", after=[], priority=0)
+    world.trace.record("task_ended", "boss", workflow="w", task="a", status="cancelled")
+
+
+@live
+async def test_a_run_with_tasks_has_their_charts_too():
+    def tabs(dashboard: Dashboard) -> widgets.Tab:
+        (found,) = [child for child in dashboard.widget.children[-1].children if isinstance(child, widgets.Tab)]
+        return found
+
+    plain, tasks = fast(), fast(booked)
+    await plain.play()
+    await tasks.play()
+    assert tabs(plain).titles == ("Sequence", "Timeline", "Latency", "Success", "Topology")
+    assert tabs(tasks).titles[5:] == ("Gantt", "Dag")
+    tabs(tasks).selected_index = 5
+    assert 'alt="gantt"' in tabs(tasks).children[5].value
