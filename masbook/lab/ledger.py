@@ -113,7 +113,8 @@ def tasks(rows: list[Row]) -> list[Work]:
             if attempt.start == time:
                 attempt.begun, asked[values[0]] = NEVER, attempt
         elif kind == "delivered" and values[0] in asked and asked[values[0]].agent == who:
-            asked.pop(values[0]).begun = time
+            attempt = asked.pop(values[0])
+            attempt.begun = time if attempt.status == "running" else NEVER  # it may come too late
     for plan in plans.values():
         _relate(plan)
     return found
