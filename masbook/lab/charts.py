@@ -64,6 +64,7 @@ STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
 HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}
 HOLDS = {"waiting": ORANGE, "holding": BLUE}
 OUTCOMES = {"reply": GREEN, "error": VERMILLION, "timed_out": ORANGE, "dead": BLACK, "cancelled": SKY, "pending": PALE}
+_STILL: dict[str, Any] = {"color": ORANGE, "marker": ">", "ls": "none", "markeredgecolor": BLACK, "markersize": 8}
 _CRASH: dict[str, Any] = {"color": BLACK, "marker": "X", "ls": "none", "markeredgecolor": "white", "markersize": 8}
 
 
@@ -95,7 +96,7 @@ def health(source: Source) -> Figure:
 
 
 def holds(source: Source) -> Figure:
-    """Draw when each agent waited for a lock, a permit or a share, and when it held it; a cross where it lost it."""
+    """Draw when each agent waited for a lock, a permit or a share, and when it held it, and how that ended."""
     found, (_, end) = frames.holds(source), read(source)
     several = found["resource"].nunique() > 1
     names = found["who"] + (" · " + found["resource"].str.partition(":")[2] if several else "")
@@ -108,10 +109,14 @@ def holds(source: Source) -> Figure:
         return blank("Who holds and who waits", "nobody held or waited for anything, or no virtual time has passed")
     with _bands("Who holds and who waits", spans, "state", HOLDS) as (chart, axes, _):
         rows = list(dict.fromkeys(spans["who"]))
-        lost = found[~found["status"].isin(["released", "held", "waiting"])]
-        axes.plot(lost["end"], [rows.index(names[row]) for row in lost.index], **_CRASH)
-        mark = [] if lost.empty else [Line2D([], [], label="lost or given up", **_CRASH)]
-        key(axes, [*swatches(HOLDS, list(spans["state"])), *mark])
+        marks = []
+        for label, own, look in (
+            ("lost or given up", found[~found["status"].isin(["released", "held", "waiting"])], _CRASH),
+            ("waiting at the end", found[found["status"] == "waiting"], _STILL),
+        ):
+            axes.plot(own["end"].fillna(end), [rows.index(names[row]) for row in own.index], clip_on=False, **look)
+            marks += [] if own.empty else [Line2D([], [], label=label, **look)]
+        key(axes, [*swatches(HOLDS, list(spans["state"])), *marks])
     return chart
 
 

@@ -83,7 +83,7 @@ def test_the_chart_has_a_row_for_each_agent_and_resource():
     labels = [label.get_text() for label in chart.axes[0].get_yticklabels()]
     assert labels == ["ann · gpu", "bob · gpu", "cid · gpu", "dan · gpu", "ann · pool", "eve · pool", "eve · gpu"]
     legend = [text.get_text() for text in chart.axes[0].get_legend().get_texts()]
-    assert legend == ["waiting", "holding", "lost or given up"]
+    assert legend == ["waiting", "holding", "lost or given up", "waiting at the end"]
 
 
 @pytest.mark.parametrize("agents", [0, 1])
