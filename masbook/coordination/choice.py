@@ -71,8 +71,9 @@ class Round:
 
     async def _able(self, job: Job, name: str, number: int, tags: tuple[str, ...]) -> list[Registration]:
         """Return who can do a part and has none of the task; who has failed at one only if the others are too few."""
-        found = await self._registry.discover([name], tags, "degraded")
-        others = [entry for entry in found if entry.name not in {part.worker for part in job.parts}]
+        found = await self._registry.discover([name], tags)
+        well = [entry for entry in found if entry.health != "unhealthy" or entry.name in self._taken]  # long at work
+        others = [entry for entry in well if entry.name not in {part.worker for part in job.parts}]
         fresh = [entry for entry in others if entry.name not in job.failed]
         return fresh if len(fresh) >= number else others
 
@@ -82,16 +83,22 @@ def pair(wanted: Sequence[Sequence[str]]) -> list[str] | None:
 
     By augmenting paths: H. W. Kuhn, *The Hungarian method for the assignment problem* (1955).
     """
+    if len({name for names in wanted for name in names}) < len(wanted):
+        return None
     held: dict[str, int] = {}
 
-    def find(number: int, tried: dict[str, None]) -> bool:
-        for name in sorted(wanted[number], key=held.__contains__):
+    def find(number: int, tried: set[str]) -> bool:
+        for name in wanted[number]:
+            if name not in held:
+                held[name] = number
+                return True
+        for name in wanted[number]:
             if name not in tried:
-                tried[name] = None
-                if name not in held or find(held[name], tried):
+                tried.add(name)
+                if find(held[name], tried):
                     held[name] = number
                     return True
         return False
 
-    found = all(find(number, {}) for number in range(len(wanted)))
+    found = all(find(number, set()) for number in range(len(wanted)))
     return sorted(held, key=held.__getitem__) if found else None

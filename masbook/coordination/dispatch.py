@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..errors import AgentOffline, InvalidValue, MasbookError, RequestTimeout, WorkerBusy, describe
+from ..errors import AgentCrashed, AgentOffline, InvalidValue, MasbookError, RequestTimeout, WorkerBusy, describe
 from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability, on
@@ -59,7 +59,7 @@ class Coordinator(Agent):
         self._jobs: dict[str, Job] = {}  # those that have not ended, by task, in the order of submission
         self._outcomes: dict[str, TaskOutcome] = {}  # of those that have
         self._busy: dict[str, str] = {}  # what each worker is at, from when it is asked until it is back
-        self._silent: dict[str, None] = {}  # workers that let a part time out and have not been heard of since
+        self._silent: dict[str, None] = {}  # workers that lost a part and have not been heard of since
         self._due = self._closed = False  # whether a look at the tasks is due; whether it takes no more of them
 
     async def on_start(self) -> None:
@@ -169,6 +169,7 @@ class Coordinator(Agent):
     @on("agent.health")
     async def look_again(self, message: Message) -> None:
         """Look at the waiting tasks again: somebody has come, or come back."""
+        self._silent.pop(message.content.get("agent", ""), None)
         self._look()
 
     def _look(self) -> None:
@@ -264,7 +265,7 @@ class Coordinator(Agent):
         else:
             part.blame(error)
             job.failed[worker] = None
-        if isinstance(error, RequestTimeout):
+        if isinstance(error, (RequestTimeout, AgentCrashed)):
             self._silent[worker] = None
         again = part.losses <= self.max_losses and part.errors <= job.retries
         text, following = f"{type(error).__name__}: {describe(error)}", "another worker" if again else "failed"

@@ -219,6 +219,13 @@ class TestWaiting:
 
         assert world.run(scenario()) < 3.0
 
+    def test_workers_who_are_long_at_work_are_there_all_the_same(self, world):
+        """The registry calls them unhealthy after ten minutes."""
+        coordinator = staffed(world, 1)
+        world.run(coordinator.submit("measure", {"seconds": 2000.0}))
+        world.run(until=900.0)
+        assert world.run(coordinator.execute("measure")).duration == 1101.0 and reasons(world) == []
+
     def test_nothing_polls_and_a_stuck_world_says_what_is_missing(self, world):
         coordinator = staffed(world, 2)
         with pytest.raises(
@@ -395,6 +402,15 @@ class TestFailures:
         run = simulate(scenario, faults=FaultPlan(appointments=[Pause("gauge_1", 0.5, 1000.0)]))
         assert run.result == [11.0, 1.0, 1.0]  # asked after 5 s, given up after 5 more
 
+    def test_nor_is_a_crashed_one_first_whose_heartbeats_are_not_missed_yet(self):
+        async def scenario(world):
+            spawn_gauges(world, 3, heartbeat=10.0)
+            coordinator = world.spawn(Coordinator("coordinator"))
+            return [(await coordinator.execute("measure", workers=2)).duration for _ in range(4)]
+
+        run = simulate(scenario, faults=FaultPlan(appointments=[Crash("gauge_1", 0.5, restart_after=100.0)]))
+        assert run.result == [1.5, 1.0, 1.0, 1.0]
+
     def test_lost_messages_end_as_lost_workers(self):
         async def scenario(world):
             coordinator = staffed(world, 1, patience=5.0)
@@ -527,6 +543,10 @@ class TestSelection:
         world.spawn(One("one"))
         coordinator = world.spawn(Coordinator("coordinator"))
         assert world.run(coordinator.execute(["a", "b"])).value == ["one", "two"]
+
+    def test_a_thousand_are_paired_without_recursion(self):
+        names = [f"worker_{n}" for n in range(2000)]
+        assert pair([names] * 2000) == names and pair([names] * 2001) is None
 
     @settings(max_examples=200, deadline=None)
     @given(st.lists(st.lists(st.sampled_from("abcd"), unique=True), max_size=4))
@@ -715,7 +735,7 @@ class TestInvariants:
 
     def test_over_many_orders_of_events_and_faults(self):
         seen = set()
-        for seed in range(150):
+        for seed in range(100):
             run = simulate(busy_day, seed, schedule="shuffled", faults=TROUBLE)
             statuses, out = run.result
             assert complaints(run.trace) == [] and out == {}, seed
