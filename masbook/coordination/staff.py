@@ -11,7 +11,7 @@ from typing import Any
 from ..runtime.agent import Agent
 from ..runtime.registry import Registration
 
-_RANKS = ("healthy", "degraded", "unhealthy")
+_RANKS = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
 
 class Staff(Agent):
@@ -46,9 +46,12 @@ class Staff(Agent):
     def _place(self, entry: Registration, capability: str) -> list[Any] | None:
         """Return where an agent stands; None if it could not be asked. Paused ones come last."""
         agent = self.world.bus.agent(entry.name)
-        if agent is None or capability not in agent.offers or agent.state in ("error", "offline"):
+        if agent is None or capability not in agent.offers:
             return None
-        rank, share = _RANKS.index(entry.health) + 3 * (not agent.responsive), 1 / agent.concurrency
+        ready = agent.responsive
+        if not ready and agent.state in ("error", "offline"):
+            return None
+        rank, share = _RANKS[entry.health] + 3 * (not ready), 1 / agent.concurrency
         load = max(entry.load, self._given[entry.name] * share)  # heartbeats may not have told of it yet
         return self._places.setdefault(entry.name, [rank, load, entry.number, entry.name, share])
 
