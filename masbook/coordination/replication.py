@@ -94,6 +94,7 @@ class ReplicatedStore(StateStore):
         for agent in (self._door, *agents):
             world.spawn(agent)
         self._writing: set[tuple[str, str]] = set()
+        self._wrote: dict[tuple[str, str], int] = {}  # the clock of the last write of each, where quorums may not meet
         self._watches: dict[Watch, Callable[[str], bool]] = {}
 
     async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
@@ -145,15 +146,26 @@ class ReplicatedStore(StateStore):
 
         This is anti-entropy: what one has accepted, deletions too, is given to the others, and nothing new is written.
         """
-        mended, listed = 0, await self._replicas.ask(self._call("repair", "", by), "keys", 0)
-        for key in sorted({key for keys in listed.values() for key in keys}):
-            call = self._call("repair", key, by)
-            answers = await self._replicas.ask(call, "read", len(listed))
-            record, behind = self._join(answers)
-            if behind:
-                taken = await self._replicas.ask(call, "write", len(listed), record=record)
-                mended += sum(name in taken for name in behind)
-        return mended
+        listed = await self._replicas.ask(self._call("repair", "", by), "keys", 0)
+        keys = sorted({key for keys in listed.values() for key in keys})
+        return sum([await self._mend(self._call("repair", key, by), len(listed)) for key in keys])
+
+    async def _mend(self, call: Call, number: int) -> int:
+        """Give so many replicas what they have together; return how many had less.
+
+        Where one refuses, because it has promised a higher ballot to a writer who came to nothing, all accept the same
+        once more, under a ballot that is higher still.
+        """
+        higher: dict[str, Any] = {}
+        while True:
+            answers = await self._replicas.ask(call, "read", number, **higher)
+            if answers:
+                record, behind = self._join(answers)
+                record = record._replace(settled=False, **higher) if higher else record
+                taken = await self._replicas.ask(call, "write", number, record=record) if behind else answers
+                if taken:
+                    return sum(name in taken for name in behind)
+            higher = {"ballot": (self._replicas.tick(call.who), call.who)}
 
     def copies(self, key: str) -> dict[str, Sequence[Entry]]:
         """Return what each replica holds, looked up without any message: for tables and tests, not for agents."""
@@ -231,6 +243,9 @@ class ReplicatedStore(StateStore):
         record, _ = self._join(answers)
         found = self._present(record)
         seen = dict(sorted(pair for version in record.versions for pair in version.seen.items()))
+        if not self.overlapping:
+            writer = self._writer(draft.key, writer, seen, ballot[0])
+            ballot = (ballot[0], writer)
         entry = tried.get(seen.get(writer, 0))  # an earlier attempt that somebody else has completed
         idle = draft.deleted and (found is None or found.deleted)
         if entry is None and not idle and _fits(found, expected):
@@ -243,6 +258,13 @@ class ReplicatedStore(StateStore):
         if self.overlapping and self.read_quorum < self.write_quorum:  # so that a single reader can be sure
             self._replicas.settle(call, record, self.replicas)
         return entry, found
+
+    def _writer(self, key: str, writer: str, seen: dict[str, int], clock: int) -> str:
+        """Return who writes: one who has not seen its own last write is somebody else, or it would cover that."""
+        while self._wrote.get((key, writer), 0) > seen.get(writer, 0):
+            writer += "'"
+        self._wrote[key, writer] = clock
+        return writer
 
     def _join(self, answers: dict[str, Record]) -> tuple[Record, Sequence[str]]:
         """Return what the replicas have together, the last or all that are concurrent, and who has something else."""

@@ -547,6 +547,22 @@ class TestBothSidesGoOn:
         store.read_quorum = 2  # from now on a reader hears of both
         assert value(world.run(store.get("x", by=bob))) == ["bob's", "ann's"]
 
+    def test_a_write_covers_nothing_that_its_writer_has_not_seen(self):
+        """Not even by the writer itself: Bob reads the quickest replica, which was away when he wrote before."""
+        slow = [Slow(name, 0.1) for name in REPLICAS[1:]]
+        world, store, _, bob = society(split(1.0, 4.0), *slow, resolve=siblings, **LOOSE)
+
+        async def scenario():
+            await store.set("x", "first", by=bob)
+            for text in ("second", "third", "fourth"):
+                await bob.sleep(1.5)
+                await store.set("x", text, by=bob)
+            return value(await store.get("x", by=bob))
+
+        assert "first" not in world.run(scenario())
+        world.run(store.repair())
+        assert sorted(held(store)[0]) == ["fourth", "third"] and held(store) == [held(store)[0]] * 3
+
     def test_writers_of_one_name_on_one_side_at_a_time(self):
         """Who writes twice at once is two writers to itself: neither write covers the other."""
         world, store, ann, _ = society(*[Slow(name, 0.1) for name in REPLICAS], **LOOSE)
@@ -678,6 +694,22 @@ class TestRepair:
             ]
             run = simulate(scenario, seed, schedule="shuffled", faults=FaultPlan(appointments=plan))
             assert run.result == (True, True, 0), run.error
+
+    def test_a_write_that_came_to_nothing_keeps_no_replica_behind(self):
+        """The replica on Ann's side has promised her to take nothing older, and then heard no more of her."""
+        world, store, ann, bob = society(split(1.0, 9.0), timeout=1.0)
+
+        async def scenario():
+            await store.set("x", 1, by=ann)
+            await ann.sleep(2.0)
+            with pytest.raises(QuorumMissed):
+                await store.set("x", 2, by=ann)
+            await store.set("x", 3, by=bob)
+            await ann.sleep(9.0)
+            assert held(store) == [[1], [3], [3]]
+            return [await store.repair() for _ in range(2)]
+
+        assert world.run(scenario()) == [1, 0] and held(store) == [[3]] * 3
 
     def test_repairing_what_cannot_be_reached(self):
         world, store, ann, bob = society(split(1.0, 9.0), **LOOSE)
