@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from masbook import Agent, capability
 from masbook.coordination import Worker
+from masbook.errors import WorkerBusy
 
 
 class Gauge(Worker):
@@ -52,10 +55,11 @@ class DoubleReleaser(Agent):
 
         async def ask(worker):
             record("task_started", worker, workflow=self.name, task=task, attempt=1)
-            results[worker] = await self.request(worker, "measure", seconds=self.random.uniform(1.0, 5.0))
-            record("task_part", worker, workflow=self.name, task=task, attempt=1)
-            if worker not in self.available:
-                self.available.append(worker)  # it has said that it is free
+            with suppress(WorkerBusy):  # nobody reads the rejection
+                results[worker] = await self.request(worker, "measure", seconds=self.random.uniform(1.0, 5.0))
+                record("task_part", worker, workflow=self.name, task=task, attempt=1)
+                if worker not in self.available:
+                    self.available.append(worker)  # it has said that it is free
 
         for worker in chosen:
             self.background(ask(worker))
