@@ -96,7 +96,7 @@ class TaskBoard(TaskBook):
         for new in plan:
             self._enter(new)
         if how is not None:
-            self._record_handover(id, str(by), task.assignee, how, task.title)
+            self._record_handover(id, str(by), task.assignee, how, task.description or task.title)
         for new in plan:
             if self._book[new.id].status == "pending":  # or it has ended with an impossible one before it
                 self._queue(new)

@@ -132,11 +132,15 @@ class TaskBook(Agent):
     @capability
     async def outcome(self, task: str) -> TeamTask:
         """Wait until a task has ended, and return it, whatever became of it."""
+        return await self.wait_for(task, self.name)
+
+    async def wait_for(self, task: str, who: str) -> TeamTask:
+        """Do the same for somebody of whom a stuck world then says what it waits for, and on whom that depends."""
         found = await self.task(task)
         if found.ended is None:
-            future = self.world.loop.create_future()
+            future, holder = self.world.loop.create_future(), found.worker or found.assignee
             self._waiting.setdefault(task, []).append(future)
-            await self.world.wait(future, who=self.name, what=f"{task}, {found.title!r}, to end", on=found.worker)
+            await self.world.wait(future, who=who, what=f"{task}, {found.title!r}, to end", on=holder)
         return self._book[task]
 
     @capability

@@ -160,7 +160,8 @@ class Member(Agent):
     @capability
     async def escalate(self, issue: str, reason: str = "") -> TeamTask:
         """Hand an issue to the next level, at the top to a person, with the highest priority; return the subtask."""
-        return await self._hand_over("escalated", TeamTask(f"Escalation: {issue}", reason, HIGHEST))
+        title = f"Escalation: {issue.removeprefix('Escalation: ')}"  # it may come from below
+        return await self._hand_over("escalated", TeamTask(title, reason, HIGHEST))
 
     @capability
     async def team_status(self) -> dict[str, Any]:
@@ -170,7 +171,7 @@ class Member(Agent):
 
     async def outcome(self, task: TeamTask) -> TeamTask:
         """Wait until a task has ended and return it; what is in hand stays in hand meanwhile."""
-        ended: TeamTask = await self.request(self.board, "outcome", task=task.id, timeout=None)
+        ended: TeamTask = await self.world.named["board", self.board].wait_for(task.id, self.name)
         return ended
 
     async def _hand_over(self, how: str, task: TeamTask) -> TeamTask:

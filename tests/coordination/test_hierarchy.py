@@ -13,7 +13,7 @@ from teams import PLACES, Scripted, rows, staff, submit_all
 from masbook import Agent, FaultPlan, World, simulate
 from masbook.coordination import Member, Role, Skill, TaskBoard, TeamTask
 from masbook.coordination.hierarchy import best_fit, next_level
-from masbook.errors import InvalidInput, InvalidValue
+from masbook.errors import InvalidInput, InvalidValue, Stuck
 from masbook.runtime.faults import Crash
 
 
@@ -200,6 +200,19 @@ class TestTools:
         [task] = world.run(submit_all(board, TeamTask("sum", assignee="one")))
         assert task.result == ["part 1: done by two", "part 2: done by two"] and task.ended == 1.0
 
+    def test_two_who_wait_for_each_other_in_their_work_are_named(self, world):
+        class Insistent(Member):
+            async def work(self, task):
+                part = await self.delegate(task.title, to="bob" if self.name == "ann" else "ann")
+                return await self.outcome(part)
+
+        board = world.spawn(TaskBoard())
+        for name in ("ann", "bob"):
+            world.spawn(Insistent(name, capacity=1))
+        with pytest.raises(Stuck, match="cycle: ann -> bob -> ann") as stuck:
+            world.run(submit_all(board, TeamTask("report", assignee="ann")))
+        assert "ann waits for task-1.1, 'report', to end, held by bob" in str(stuck.value)
+
     def test_a_busy_member_still_answers(self, world):
         board = staff(world)
         client = world.spawn(Agent("client"))
@@ -228,6 +241,7 @@ class TestTools:
         [task] = world.run(submit_all(board, TeamTask("refund", assignee="wim")))
         escalations = rows(world.trace, "handover")
         assert [(row["who"], row["to"]) for row in escalations] == [("wim", "carl"), ("carl", "sue"), ("sue", "person")]
+        assert {row["reason"] for row in escalations} == {"Escalation: refund"}  # where no reason is given
         assert asked == ["Escalation: refund"] and task.status == "completed" and world.now == 5.0
         last = world.run(board.task("task-1.1.1.1"))
         assert (last.worker, last.result) == ("person", "granted")
