@@ -71,7 +71,7 @@ def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
     title = f"Tasks over time: {(tasks['status'] == 'completed').sum():,} of {len(tasks):,} completed"
     with drawing(title, 9, height * len(notes) + 1.3) as (chart, axes):
         (_wait_each if each else _wait_together)(axes, tasks, len(notes) - 1)
-        look = {"color": [TASKS[status] for status in tried["status"]], **_edges(tried["critical"])}
+        look = {"color": [TASKS.get(status, GREY) for status in tried["status"]], **_edges(tried["critical"])}
         axes.barh(tried["row"], tried["duration"], 0.72, tried["begun"], **look)
         label_rows(axes, [label for label, _ in notes], size)
         for row, (_, note) in enumerate(notes):
@@ -97,7 +97,7 @@ def _task_rows(tasks: pd.DataFrame) -> list[tuple[str, str]]:
     task: Any
     notes = []
     for task in tasks.sort_values("row").itertuples():
-        said = ", ".join(task.agents) or f"{task.status}: {task.error or 'no agent'}"
+        said = ", ".join(task.agents) or f"{task.status}: {'no agent yet' if pd.isna(task.error) else task.error}"
         notes.append((task.label, shortened(said, 40)))
     return notes
 
@@ -127,10 +127,10 @@ def _wait_each(axes: Axes, tasks: pd.DataFrame, _: int) -> None:
 def _wait_together(axes: Axes, tasks: pd.DataFrame, row: int) -> None:
     """Draw in the last row how many tasks were ready and not begun."""
     ready = tasks.dropna(subset="ready")
-    changes = [pd.Series(1, ready["ready"]), pd.Series(-1, ready["until"])]
+    changes = [pd.Series(0, [0.0]), pd.Series(1, ready["ready"]), pd.Series(-1, ready["until"])]
     waiting = pd.concat(changes).groupby(level=0).sum().cumsum()
-    most = max(waiting.max(), 1)
-    axes.fill_between(waiting.index, row + 0.4, row + 0.4 - 0.8 * waiting / most, step="post", color=PALE)
+    most = waiting.max()
+    axes.fill_between(waiting.index, row + 0.4, row + 0.4 - 0.8 * waiting / max(most, 1), step="post", color=PALE)
     note_row(axes, row, f"at most {most:,}", 8)
 
 
@@ -174,7 +174,7 @@ def dag(source: Source) -> Figure:
         critical = [(one.Index, other.Index) for one, other in _links(tasks)]
         _draw_lines(axes, [line for edge, line in lines.items() if edge not in critical], places, _THIN)
         _draw_lines(axes, [lines[edge] for edge in critical], places, _CRITICAL)
-        colours = [TASKS[status] for status in tasks["status"]]
+        colours = [TASKS.get(status, GREY) for status in tasks["status"]]
         axes.barh(tasks["row"], tasks["width"], 0.74, tasks["x"], color=colours, **_edges(tasks["critical"]))
         if named:
             _name_boxes(axes, tasks, size)
@@ -195,7 +195,7 @@ def _name_boxes(axes: Axes, tasks: pd.DataFrame, size: float) -> None:
     task: Any
     for task in tasks.itertuples():
         place = (task.x + task.width / 2, task.row)
-        ink = "white" if TASKS[task.status] in _DARK else INK
+        ink = "white" if TASKS.get(task.status, GREY) in _DARK else INK
         axes.text(*place, task.label, ha="center", va="center", fontsize=size, color=ink, gid="task")
 
 

@@ -147,6 +147,24 @@ def test_a_task_after_one_that_nobody_knows_is_drawn_all_the_same():
     assert charts.gantt(book.trace).png().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("after", [[], ["elsewhere"]])
+def test_many_tasks_that_nobody_has_begun_are_drawn(after):
+    book = Book()
+    book.add(*[f"t{i}" for i in range(50)], after=after)
+    book.at(5.0, "note", "boss", text="the end")
+    assert texts(charts.gantt(book.trace)) == ["at most 0" if after else "at most 50"]
+    assert len(texts(charts.dag(book.trace), "task")) == 50
+
+
+def test_tasks_of_no_workflow_with_long_names_and_odd_endings_are_drawn():
+    book = Book()
+    book.add("a" * 60, "b", workflow=None)
+    book.at(1.0, "task_started", "x" * 60, workflow=None, task="b", attempt=1)
+    book.at(2.0, "task_ended", "boss", workflow=None, task="b", status="of its own")
+    assert texts(charts.gantt(book.trace)) == [f"{'x' * 39}…", "waiting: no agent yet"]
+    assert f"{'a' * 29}…" in texts(charts.dag(book.trace), "task")
+
+
 def test_names_are_left_out_where_they_would_be_illegible():
     figure = charts.dag(layers(400, 10, 5))
     assert texts(figure) == [] and title(figure) == "What comes after what: 400 tasks"
