@@ -56,6 +56,7 @@ class Case:
     strategy: str = ""
     silent: dict[str, str] = field(default_factory=dict)
     attempts: list[str] = field(default_factory=list)
+    views: dict[str, Any] = field(default_factory=dict)  # of the conflict, as each participant may see it
     limit: asyncio.Timeout | None = None  # of the attempt that is going on
     answer: asyncio.Future[Any] | None = None  # of the person who is being asked
 
@@ -117,7 +118,9 @@ class Case:
 
     async def _request(self, name: str, question: str, content: Mapping[str, Any]) -> Any:
         if content:
-            content = {"conflict": self.conflict.seen_by(name), **content}
+            if name not in self.views:
+                self.views[name] = freeze(self.conflict.seen_by(name))
+            content = {"conflict": self.views[name], **content}
         return await self.resolver.request(name, question, content, timeout=self.deadline)
 
     def record(self, who: str, position: Mapping[str, Any], round: int | None = None) -> None:
