@@ -67,6 +67,12 @@ class TestGivingOut:
         task = world.run(board.submit(TeamTask("both", requires=["network", "billing"])))
         assert task.status == "failed" and "network 1 + billing 1" in task.error
 
+    def test_a_thousand_tasks_of_one_instant_are_a_thousand(self, world):
+        """Seed defect 13: ids were made of milliseconds, and 8 of 1,000 tasks were kept."""
+        board = staff(world)
+        done = world.run(submit_all(board, *[TeamTask("t", duration=0.0)] * 1000))
+        assert len({task.id for task in done}) == 1000 and {task.status for task in done} == {"completed"}
+
     def test_what_waits_costs_nothing(self, world):
         board = staff(world, only=["tess"])
 
@@ -302,6 +308,16 @@ class TestFailures:
         [task] = world.run(submit_all(board, TeamTask("move", on_failure="escalate", subtasks=parts)))
         assert (task.worker, task.result, task.ended) == ("sue", "sue did move", 2.0)
         assert world.run(board.task("task-1.2")).status == "cancelled" and not violations(world.trace)
+
+    def test_a_result_that_cannot_be_recorded_fails_the_task(self, world):
+        class Odd(Scripted):
+            async def work(self, task):
+                return {1, 2}
+
+        board = staff(world, Odd)
+        [task] = world.run(submit_all(board, TeamTask("a")))
+        assert task.status == "failed" and task.error.startswith("Unrecordable")
+        assert world.agents["wim"].workload == 0
 
     def test_a_time_out_ends_a_task_frees_the_hand_and_stops_the_work(self, world):
         board = staff(world, only=["tess"])
