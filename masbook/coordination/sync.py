@@ -71,8 +71,7 @@ class Semaphore(Line):
 class ReadWriteLock(Line):
     """Many readers or one writer, in order of arrival, so that neither starves the other.
 
-    async with ReadWriteLock(world, "plan").read(agent, timeout=5.0):
-        ...
+    `async with lock.read(agent, timeout=5.0)` holds a share, `async with lock.write(agent)` the whole.
     """
 
     kind = "read-write lock"

@@ -1041,7 +1041,7 @@ class Visitor(Agent):
 
     def __init__(self, name, guard, log, crashes):
         super().__init__(name)
-        self.guard, self.log, self.crashes, self.visits = guard, log, crashes, 6
+        self.guard, self.log, self.crashes, self.visits = guard, log, crashes, 4
 
     async def on_start(self):
         self.background(self.live())
