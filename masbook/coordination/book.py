@@ -32,8 +32,8 @@ class TeamTask:
     level 1); `duration` is an estimate of the work and `timeout` the time it may take in all, in virtual seconds. Only
     `assignee` may do it, or, where that is None, anybody but `by`, the member who handed it over. What fails is tried
     again, `retries` times (for `retry` 2 by default); then its parent fails too (`fail`, `retry`) or does without it
-    (`ignore`), or the next level takes it on (`escalate`). A task with `subtasks`, which are at least as urgent, and with
-    neither `requires` nor `assignee` has no work of its own: its result is theirs, by id.
+    (`ignore`), or the next level takes it on (`escalate`). Its `subtasks` are at least as urgent. If it has some, and
+    neither `requires` nor `assignee`, it has no work of its own: its result is theirs, by id.
 
     States: `pending`, `in_progress` (`worker` has it in hand), `waiting` (for its subtasks, in nobody's hands), and for
     good `completed`, `failed`, `cancelled` or `timed_out`.
