@@ -1,8 +1,9 @@
 """Charts: a run as figures, drawn from the tables of `frames`.
 
 Each function takes a Run, a World or a Trace (`latency` and `success` also a frame of `requests`, so that many runs can
-be joined first) and returns a matplotlib Figure. A notebook cell that ends with it shows it. Agents keep the order in
-which they were spawned, outcomes and states their colours; where there is nothing to show, the figure says so.
+be joined first; `trend` the table of a sweep) and returns a matplotlib Figure. A notebook cell that ends with it shows
+it. Agents keep the order in which they were spawned, outcomes and states their colours; where there is nothing to show,
+the figure says so.
 """
 
 from __future__ import annotations
