@@ -61,7 +61,7 @@ class DomainEvent:
 
 
 async def emit(agent: Agent, type: str, /, **payload: Any) -> None:
-    """Let an agent tell an event of its own, such as `order.paid`; InvalidValue if that is no type."""
+    """Let an agent tell all others of an event, such as `order.paid`; InvalidValue if that is no type."""
     if not isinstance(agent, Agent) or not isinstance(type, str) or not type or any(c in type for c in "*?[ "):
         raise InvalidValue(f"emit({agent!r}, {type!r}): give an agent and the type of an event, such as 'order.paid'")
     if "source" in payload:

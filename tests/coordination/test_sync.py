@@ -11,6 +11,7 @@ import pytest
 
 from masbook import Agent, Crash, FaultPlan, World, capability, simulate
 from masbook.coordination import Barrier, Lock, ReadWriteLock, Semaphore
+from masbook.coordination.line import Line
 from masbook.errors import (
     AgentOffline,
     BarrierBroken,
@@ -775,6 +776,38 @@ class TestReadWriteLock:
         crew[1].background(plan.acquire(crew[1]))  # without a mode it is for writing
         world.run(until=1.0)
         assert rows(world, "acquired", "resource")[-1] == (0.0, "bob", "write:plan")
+
+
+class Bridge(Line):
+    """A narrow bridge: two at a time, and only in one direction."""
+
+    kind = "bridge"
+    modes = ("north", "south")
+
+    def __init__(self, world, name):
+        if self.enter():
+            self.start()
+
+    def admits(self, claim, held):
+        return len(held) < 2 and all(other.mode == claim.mode for other in held)
+
+
+def test_a_line_with_a_rule_of_ones_own(world, crew):
+    bridge = Bridge(world, "bridge")
+
+    async def cross(agent, mode, after):
+        await agent.sleep(after)
+        async with bridge.hold(agent, mode=mode):
+            await agent.sleep(10.0)
+            return world.now
+
+    async def scenario():
+        ann, bob, cid = crew
+        return await asyncio.gather(cross(ann, "north", 0.0), cross(bob, "south", 1.0), cross(cid, "south", 2.0))
+
+    assert world.run(scenario()) == [10.0, 20.0, 20.0]
+    assert rows(world, "acquired", "resource")[1:] == [(10.0, "bob", "south:bridge"), (10.0, "cid", "south:bridge")]
+    assert Bridge(world, "bridge") is bridge
 
 
 async def meet(agent, barrier, after, timeout=None):
