@@ -21,9 +21,9 @@ MasbookError
 ├── ProtocolViolation       a message does not fit the conversation's protocol
 ├── WorkerBusy              a worker has its hands full and takes no more work
 ├── TaskFailed              a task came to no result, and whoever asked for it must know why
-├── LockTimeout             a lock, permit or barrier was not to be had in time (also a TimeoutError)
+├── LockTimeout             a lock or permit was not to be had in time (also a TimeoutError)
 ├── NotHeld                 who does not hold a lock or permit tried to release or use it
-├── BarrierBroken           a party of the barrier came too late, or left
+├── BarrierBroken           a party of the barrier came too late, crashed or stopped
 ├── VersionConflict         somebody else has written since the value was read
 ├── QuorumMissed            too few replicas answered
 └── WorldError              the world cannot go on as asked
@@ -124,7 +124,7 @@ class TaskFailed(MasbookError):
 
 
 class LockTimeout(MasbookError, TimeoutError):
-    """A lock, permit or barrier was not to be had in time; the message says who holds it. Wait longer, or hold less."""
+    """A lock or permit was not to be had in time; the message says who holds it. Wait longer, or hold less."""
 
 
 class NotHeld(MasbookError):
@@ -132,7 +132,7 @@ class NotHeld(MasbookError):
 
 
 class BarrierBroken(MasbookError):
-    """A party came too late or left, so that nobody passes; call the barrier's `reset()` before it is used again."""
+    """A party came too late, crashed or stopped, so that nobody passes; call `reset()` before it is used again."""
 
 
 class VersionConflict(MasbookError):
