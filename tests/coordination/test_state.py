@@ -13,14 +13,26 @@ import random
 import pytest
 
 from masbook import Agent, Crash, FaultPlan, World, capability, simulate
-from masbook.coordination import Entry, MemoryStore, Namespace, SQLiteStore, StateService, StateStore, state
+from masbook.coordination import (
+    Entry,
+    MemoryStore,
+    Namespace,
+    ReplicatedStore,
+    SQLiteStore,
+    StateService,
+    StateStore,
+    state,
+)
 from masbook.errors import InvalidInput, InvalidValue, Refused, Stuck, Unrecordable, VersionConflict
 
 KINDS = {
     "memory": MemoryStore,
     "file": SQLiteStore,
     "namespace": lambda world, **options: Namespace(MemoryStore(world, **options), "part/of it"),
+    "replicated": ReplicatedStore,
 }
+# Replicas remember every deletion, and write none when a time to live is over: a reader works that out.
+in_one_place = pytest.mark.parametrize("make_store", ["memory", "file", "namespace"], indirect=True)
 
 
 @pytest.fixture
@@ -178,6 +190,7 @@ class TestVersions:
         gone = world.run(store.delete("a", by=ann))
         assert world.run(store.set("a", 2, by=ann, expected_version=gone.version)).version == 3
 
+    @in_one_place
     def test_deletions_that_are_forgotten_give_no_version_back(self, world, ann, make_store, monkeypatch):
         monkeypatch.setattr(state, "TOMBSTONES", 2)
         store = make_store()
@@ -466,6 +479,7 @@ class TestList:
 
 
 class TestTimeToLive:
+    @in_one_place
     def test_the_value_is_deleted_when_its_time_is_over(self, world, ann, store):
         async def scenario():
             entry = await store.set("a", 1, by=ann, ttl=2.0)
@@ -484,6 +498,7 @@ class TestTimeToLive:
         world.run(scenario())
         assert changes(world) == [("ann", 1, "set"), ("world", 2, "expired"), ("ann", 3, "set")]
 
+    @in_one_place
     def test_it_is_deleted_without_being_asked_for(self, world, ann, store):
         world.run(store.set("a", 1, by=ann, ttl=2.0))
         world.run(until=5.0)
@@ -492,6 +507,7 @@ class TestTimeToLive:
             (2.0, "expired"),
         ]
 
+    @in_one_place
     def test_the_last_write_says_how_long(self, world, ann, store):
         async def scenario():
             await store.set("longer", 1, by=ann, ttl=2.0)
@@ -529,6 +545,7 @@ class TestTimeToLive:
 
 
 class TestWatch:
+    @in_one_place
     def test_it_sees_every_change_in_order(self, world, ann, store):
         async def scenario():
             one, some, every = store.watch("task/1"), store.watch(prefix="task/"), store.watch()
@@ -981,6 +998,7 @@ class TestSeedDefects:
         assert simulate(scenario, seed, schedule="shuffled", atomic=True).result == 8
         assert simulate(scenario, seed, schedule="shuffled", atomic=False).result < 8
 
+    @in_one_place
     def test_nothing_grows_without_bound(self, world, ann, make_store, monkeypatch):
         """History, the marks of deletions, timers and lines stay as long as they have to."""
         monkeypatch.setattr(state, "TOMBSTONES", 10)
