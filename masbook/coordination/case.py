@@ -95,18 +95,14 @@ class Case:
         requests = [self._request(who, question, content) for who, question in asked.items()]
         replies = await asyncio.gather(*requests, return_exceptions=True) if requests else ()
         answers = dict(zip(asked, replies, strict=True))
-        question, heard, round = questions[0], dict[str, Any](), content.get("round")
+        heard: dict[str, Any] = {}
         for party in parties:
             answer = answers[party.name] if party.name in answers else stated(party)
-            if isinstance(answer, BaseException):  # its own error too: the others must not suffer
-                self.silent[party.name] = f"{type(answer).__name__}: {describe(answer)}"
-                self.record(party.name, {"silent": question, "reason": self.silent[party.name]}, round)
-            elif answer is not None:
-                try:
-                    heard[party.name] = read(party, answer)
-                    self.record(party.name, {question: heard[party.name]}, round)
-                except InvalidValue as error:
-                    self.record(party.name, {"invalid": question, "reason": describe(error)}, round)
+            if answer is not None or party.name in answers:
+                position = self._understand(party, questions[0], answer, read)
+                self.record(party.name, position, content.get("round"))
+                if questions[0] in position:
+                    heard[party.name] = position[questions[0]]
         return heard
 
     def _question(self, name: str, questions: tuple[str, ...]) -> str | None:
@@ -122,6 +118,18 @@ class Case:
                 self.views[name] = freeze(self.conflict.seen_by(name))
             content = {"conflict": self.views[name], **content}
         return await self.resolver.request(name, question, content, timeout=self.deadline)
+
+    def _understand(
+        self, party: Participant, question: str, answer: Any, read: Callable[[Participant, Any], Any]
+    ) -> dict[str, Any]:
+        """Return an answer by its question, or why there is none."""
+        if isinstance(answer, BaseException):  # its own error too: the others must not suffer
+            self.silent[party.name] = reason = f"{type(answer).__name__}: {describe(answer)}"
+            return {"silent": question, "reason": reason}
+        try:
+            return {question: read(party, answer)}
+        except InvalidValue as error:
+            return {"invalid": question, "reason": describe(error)}
 
     def record(self, who: str, position: Mapping[str, Any], round: int | None = None) -> None:
         """Write into the trace what somebody has said."""

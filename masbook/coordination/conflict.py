@@ -111,7 +111,7 @@ class ConflictResolver(Agent):
     async def escalate(self, conflict: str) -> Resolution:
         """Go on with the next strategy, and return the resolution; one that there is already does not change."""
         case = self._case(conflict)
-        if case.limit is not None:
+        if case.limit is not None and case.limit.when() is None:  # nobody else has in this instant
             case.limit.reschedule(self.now)
         resolution: Resolution = await self.resolve(conflict)
         return resolution
@@ -208,11 +208,12 @@ class ConflictResolver(Agent):
             for name, outcome in chain:
                 if proposal := await self._attempt(case, name, final=outcome == "default"):
                     return self._conclude(case, outcome, proposal)
-            del self._given[id(given)]  # to give it again is to try again
+            self._given.pop(id(given))  # to give it again is to try again
             return self._conclude(case, "unresolved", case.undecided("no strategy decided it"))
         finally:
             if not case.done.done():
-                del self._given[id(given)], self._cases[case.conflict.id]
+                self._given.pop(id(given), None)
+                del self._cases[case.conflict.id]
                 case.done.set_exception(AgentOffline(f"{self.name} stopped before {case.conflict.id} was resolved"))
                 case.done.exception()  # perhaps nobody waits for it
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from ..errors import InvalidValue, describe
 from ..runtime import require
 from .case import Case, Proposal, Strategy
-from .claims import EXCLUSIVE, ROUNDS, Participant, is_number
+from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant, is_number
 from .voting import RULES, Ballot
 
 
@@ -79,44 +79,53 @@ async def consensus(case: Case) -> Proposal:
     key is settled where all accept: in the middle of the numbers, at the alternative best for all, or, if the context
     states a `capacity` for it, once the sum fits. It fails when nobody moves, or somebody is silent.
     """
-    conflict, settled, round, moved = case.conflict, dict[str, Any](), 0, True
-    offered = {party.name: {key: [value] for key, value in party.claim.items()} for party in conflict.participants}
-    open = list(dict.fromkeys(key for own in offered.values() for key in own))
-
-    def settle() -> None:
-        for key in [*open]:
-            values = {name: own[key] for name, own in offered.items() if key in own}
-            for value in _common_ground(values, conflict.capacity.get(key)):
-                settled[key] = value
-                open.remove(key)
-
-    settle()
-    if not open and conflict.kind in EXCLUSIVE and not conflict.capacity.keys() & settled.keys():
+    talks, conflict, round, moved = Talks(case.conflict), case.conflict, 0, True
+    if not talks.open and conflict.kind in EXCLUSIVE and not conflict.capacity.keys() & talks.settled.keys():
         return case.undecided("there is nothing to concede, and only one can have it")
-    while open and moved and not case.silent and round < ROUNDS:
+    while talks.open and moved and not case.silent and round < ROUNDS:
         round += 1
-        last = {name: {key: own[key][-1] for key in open if key in own} for name, own in offered.items()}
-        stated, read = partial(Participant.offer, round=round), partial(_read_offer, [*open])
-        offers = await case.ask("concede", stated=stated, read=read, round=round, offers=last)
-        moves = [_concede(offered[who][key], value) for who, offer in offers.items() for key, value in offer.items()]
-        moved = any(moves)
-        settle()
+        stated, last = partial(Participant.offer, round=round), talks.last()
+        moved = talks.hear(await case.ask("concede", stated=stated, read=talks.read, round=round, offers=last))
     if case.silent:
         return case.undecided(f"no answer from {', '.join(case.silent)}")
-    if open:
-        return case.undecided(f"no common ground on {', '.join(open)} after {round} rounds of concessions")
-    return case.agree(settled, f"after {round} rounds of concessions")
+    if talks.open:
+        return case.undecided(f"no common ground on {', '.join(talks.open)} after {round} rounds of concessions")
+    return case.agree(talks.settled, f"after {round} rounds of concessions")
 
 
-def _read_offer(open: Iterable[str], party: Participant, answer: Any) -> dict[str, Any]:
-    """Return an offer on the open keys of a claim; InvalidValue if it is none."""
-    if not isinstance(answer, Mapping):
-        raise InvalidValue(f"{party.name} offers {answer!r}: give values by key, as in a claim")
-    offer = {key: answer[key] for key in open if key in answer and key in party.claim}
-    for key in offer:
-        if is_number(party.claim[key]):
-            require.number(f"the offer of {party.name} for {key!r}", offer[key])
-    return offer
+class Talks:
+    """A negotiation: all offers so far, by party and key; the keys that are settled, each with its value, or `open`."""
+
+    def __init__(self, conflict: Conflict) -> None:
+        self._capacity = conflict.capacity
+        self._offers = {p.name: {key: [value] for key, value in p.claim.items()} for p in conflict.participants}
+        self.open = list(dict.fromkeys(key for own in self._offers.values() for key in own))
+        self.settled: dict[str, Any] = {}
+        self.hear({})
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """Return what each party has offered last, on the open keys."""
+        return {name: {key: own[key][-1] for key in self.open if key in own} for name, own in self._offers.items()}
+
+    def read(self, party: Participant, answer: Any) -> dict[str, Any]:
+        """Return an offer on the open keys of a claim; InvalidValue if it is none."""
+        if not isinstance(answer, Mapping):
+            raise InvalidValue(f"{party.name} offers {answer!r}: give values by key, as in a claim")
+        offer = {key: answer[key] for key in self.open if key in answer and key in party.claim}
+        for key in offer:
+            if is_number(party.claim[key]):
+                require.number(f"the offer of {party.name} for {key!r}", offer[key])
+        return offer
+
+    def hear(self, offers: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Take in the offers of a round, and settle what can be; return whether anybody moved."""
+        moves = [_concede(self._offers[who][key], value) for who, own in offers.items() for key, value in own.items()]
+        for key in [*self.open]:
+            values = {name: own[key] for name, own in self._offers.items() if key in own}
+            for value in _common_ground(values, self._capacity.get(key)):
+                self.settled[key] = value
+                self.open.remove(key)
+        return any(moves)
 
 
 def _concede(former: list[Any], value: Any) -> bool:
@@ -130,15 +139,15 @@ def _concede(former: list[Any], value: Any) -> bool:
     return further
 
 
-def _common_ground(offered: Mapping[str, list[Any]], room: float | None) -> list[Any]:
+def _common_ground(offers: Mapping[str, list[Any]], room: float | None) -> list[Any]:
     """Return the value of a key that all accept, in a list; an empty one if there is none."""
-    if not all(is_number(own[0]) for own in offered.values()):
-        shared = [value for value in next(iter(offered.values())) if all(value in own for own in offered.values())]
-        return sorted(shared, key=lambda value: sum(own.index(value) for own in offered.values()))[:1]
+    if not all(is_number(own[0]) for own in offers.values()):
+        shared = [value for value in next(iter(offers.values())) if all(value in own for own in offers.values())]
+        return sorted(shared, key=lambda value: sum(own.index(value) for own in offers.values()))[:1]
     if room is not None:
-        shares = {name: own[-1] for name, own in offered.items()}
+        shares = {name: own[-1] for name, own in offers.items()}
         return [shares] if math.fsum(shares.values()) <= room else []
-    low, high = max(map(min, offered.values())), min(map(max, offered.values()))
+    low, high = max(map(min, offers.values())), min(map(max, offers.values()))
     return [] if low > high else [low if low == high else (low + high) / 2]
 
 

@@ -275,6 +275,22 @@ class TestEscalation:
         assert facts(world, "attempted")[0]["outcome"] == "escalated"
         assert resolution.seconds == 1.0 + resolver.deadline  # a does not answer whether it accepts, either
 
+    def test_many_who_escalate_in_one_instant_give_one_strategy_up(self, world, resolver):
+        world.spawn(Wedged("a"))
+
+        async def main():
+            number = await resolver.report(conflict(kind="priority"))
+            await asyncio.sleep(1.0)
+            asked = []
+            for _ in range(5):
+                asked.append(asyncio.ensure_future(resolver.escalate(number)))
+                await asyncio.sleep(0)
+            return await asyncio.gather(*asked)
+
+        for resolution in world.run(main()):
+            assert resolution.attempts[0] == "voting" and resolution.resolved
+        assert facts(world, "attempted", strategy="voting")[0]["outcome"] == "escalated"
+
     def test_an_error_in_a_strategy_is_recorded_and_the_next_one_tries(self, world):
         async def broken(case):
             return case.conflict.nonsense

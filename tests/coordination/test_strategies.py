@@ -106,7 +106,7 @@ class TestVoting:
         assert not resolution.resolved
         assert resolve([party("a", weight=0.0)], "voting")[0].outcome == "unresolved"
 
-    @pytest.mark.parametrize("ballot", [["nobody"], [5], ["a", "nobody"], 7])
+    @pytest.mark.parametrize("ballot", [["nobody"], [5], ["a", "nobody"], 7, None])
     def test_a_vote_for_what_is_no_option_is_invalid_and_recorded(self, ballot):
         class Odd(Voter):
             @capability
