@@ -112,7 +112,8 @@ def _agent_rows(tried: pd.DataFrame, source: Source) -> list[tuple[str, str]]:
             lane = next((lane for lane, until in enumerate(free) if until <= attempt.begun), len(free))
             free[lane : lane + 1] = [attempt.begun + attempt.duration]
             tried.loc[attempt.Index, "row"] = len(notes) + lane
-        notes += [(who, f"{own['task'].nunique():,} tasks"), *[("", "")] * (len(free) - 1)]
+        number = own["task"].nunique()
+        notes += [(who, f"{number:,} task{'s' * (number != 1)}"), *[("", "")] * (len(free) - 1)]
     return [*notes, ("waiting", "")]
 
 
