@@ -143,11 +143,12 @@ class ConflictResolver(Agent):
 
     @capability(cost=0.0)
     async def statistics(self) -> dict[str, Any]:
-        """Return how many conflicts there were, and resolutions by type, strategy and outcome, counted in the trace."""
+        """Return how many conflicts there were, and how they ended by kind, strategy and outcome, counted in the trace."""
         rows = [event.facts for event in self.world.trace.events("resolved", self.name)]
         conflicts = self.world.trace.count("conflict", self.name)
         resolved = sum(row["outcome"] != "unresolved" for row in rows)
-        counts = {f"by_{name}": Counter(sorted(row[name] for row in rows)) for name in ("type", "strategy", "outcome")}
+        by = {"by_kind": "type", "by_strategy": "strategy", "by_outcome": "outcome"}
+        counts = {name: Counter(sorted(row[field] for row in rows)) for name, field in by.items()}
         return {"conflicts": conflicts, "resolved": resolved, "open": conflicts - len(rows), **counts}
 
     @property

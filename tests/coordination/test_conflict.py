@@ -487,7 +487,7 @@ class TestWhatCanBeRead:
         world.run(resolver.resolve(conflict(), strategy=["load_balancing"]))
         found = world.run(world.spawn(Agent("client")).request("resolver", "statistics"))
         assert found["conflicts"] == 6 and found["resolved"] == 5 and found["open"] == 0
-        assert found["by_type"]["resource_contention"] == 2
+        assert found["by_kind"]["resource_contention"] == 2
         assert found["by_strategy"] == {"arbitration": 3, "load_balancing": 1, "priority": 1, "voting": 1}
         assert found["by_outcome"] == {"escalated": 2, "resolved": 3, "unresolved": 1}
 
