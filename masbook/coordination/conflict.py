@@ -143,7 +143,7 @@ class ConflictResolver(Agent):
 
     @capability(cost=0.0)
     async def statistics(self) -> dict[str, Any]:
-        """Return how many conflicts there were, and how they ended by kind, strategy and outcome, counted in the trace."""
+        """Return how many conflicts there were and how they ended, by kind, strategy and outcome, from the trace."""
         rows = [event.facts for event in self.world.trace.events("resolved", self.name)]
         conflicts = self.world.trace.count("conflict", self.name)
         resolved = sum(row["outcome"] != "unresolved" for row in rows)
