@@ -32,6 +32,19 @@ def complaints(notebook: NotebookNode) -> list[str]:
     return found
 
 
+def chain_complaints(heads: dict[str, str]) -> list[str]:
+    """Return a sentence for each chapter, by file name, whose first cell does not lead to both its neighbours."""
+    found, names = [], sorted(heads)
+    for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
+        title, _, rest = heads[name].partition("\n")
+        if not title.startswith(f"# {name[:2]} · "):
+            found.append(f"{name} does not begin with '# {name[:2]} · '")
+        linked = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", rest.strip().split("\n")[0])
+        if linked != [neighbour for neighbour in (before, after) if neighbour is not None]:
+            found.append(f"{name} leads to {linked}; its neighbours are {before} and {after}")
+    return found
+
+
 def _order(notebook: NotebookNode) -> Iterator[str]:
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     if counts != list(range(1, len(counts) + 1)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from execute import FOLDER, normalise, text
-from form import complaints
+from form import chain_complaints, complaints
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -23,6 +23,24 @@ def test_the_first_chapters_are_there() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_keeps_the_rules(path: Path) -> None:
     assert complaints(nbformat.read(path, as_version=4)) == []
+
+
+def test_every_chapter_leads_back_and_on() -> None:
+    heads = {path.name: nbformat.read(path, as_version=4).cells[0].source for path in NOTEBOOKS}
+    assert chain_complaints(heads) == []
+
+
+@pytest.mark.parametrize(
+    "planted", ["# 01 · B\n\n[c](02_c.ipynb)", "# B\n\n[a](00_a.ipynb) [c](02_c.ipynb)", "# 01 · B"]
+)
+def test_a_chapter_that_leads_nowhere_is_seen(planted: str) -> None:
+    heads = {
+        "00_a.ipynb": "# 00 · A\n\n[b](01_b.ipynb)\n\nMore of [c](02_c.ipynb).",
+        "01_b.ipynb": "# 01 · B\n\n[a](00_a.ipynb) · [Contents](../README.md) · [c](02_c.ipynb)",
+        "02_c.ipynb": "# 02 · C\n\n[b](01_b.ipynb)",
+    }
+    assert chain_complaints(heads) == []
+    assert chain_complaints({**heads, "01_b.ipynb": planted})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
