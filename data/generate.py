@@ -33,6 +33,7 @@ def write(folder: Path) -> None:
     write_csv(folder / "tickets.csv", make_tickets(customers, orders, Random("tickets")))
     write_csv(folder / "weather.csv", make_weather(Random("weather")))
     write_csv(folder / "stocks.csv", make_stocks(Random("stocks")))
+    write_csv(folder / "model_profiles.csv", make_profiles())
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -401,6 +402,23 @@ def make_stocks(rng: Random) -> Iterator[Row]:
 def busyness(minute: int) -> float:
     """Return how busy a minute of trading is: most at opening and closing."""
     return 0.6 + 1.2 * ((minute - 120) / 120) ** 2
+
+
+# Model profiles: latency (s), its spread, seconds a token, dollars for a million tokens in and out, share of slips
+
+PROFILES: dict[str, tuple[float, float, float, float, float, float, str]] = {
+    "instant": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "no latency, no price, no slips: the rules alone"),
+    "fast": (0.35, 0.25, 0.002, 0.1, 0.4, 0.18, "fast and cheap, misjudges more often"),
+    "balanced": (0.9, 0.35, 0.006, 0.6, 2.4, 0.08, "between the two"),
+    "strong": (2.4, 0.45, 0.015, 3.0, 15.0, 0.02, "slow and expensive, seldom misjudges"),
+}
+
+
+def make_profiles() -> Iterator[Row]:
+    """Yield the profiles of the offline model, which are chosen, not drawn."""
+    columns = ("latency", "spread", "per_token", "input_price", "output_price", "slips", "about")
+    for name, values in PROFILES.items():
+        yield {"profile": name, **dict(zip(columns, values, strict=True))}
 
 
 if __name__ == "__main__":

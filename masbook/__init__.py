@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import MasbookError
 from .runtime.agent import Agent
 from .runtime.capability import capability, on
-from .runtime.faults import Crash, FaultPlan, OnMessage, Partition, Pause, Slow
+from .runtime.faults import Crash, FaultPlan, ModelFault, OnMessage, Partition, Pause, Slow
 from .runtime.message import Filter, Message, MessageType
 from .runtime.protocol import Protocol
 from .runtime.run import Run, simulate
@@ -32,6 +32,7 @@ __all__ = [
     "MasbookError",
     "Message",
     "MessageType",
+    "ModelFault",
     "OnMessage",
     "Orchestrator",
     "Participant",

@@ -26,6 +26,19 @@ MasbookError
 ├── BarrierBroken           a party of the barrier came too late, crashed or stopped
 ├── VersionConflict         somebody else has written since the value was read
 ├── QuorumMissed            too few replicas answered
+├── ModelError              a language model, or what stands in for one, gave no answer that can be used
+│   ├── UnknownModel            no model of that name (also an InvalidValue)
+│   ├── MissingKey              the provider's key is not set, or not accepted
+│   ├── ModelTimeout            no answer within the deadline (also a TimeoutError)
+│   ├── ModelRateLimited        the provider wants fewer calls
+│   ├── ModelUnavailable        the provider cannot be reached, or failed
+│   ├── ModelRefused            the provider does not accept the request
+│   ├── ModelMisbehaved         an answer that cannot be read, or does not fit the output type
+│   ├── LimitReached            a conversation or task has used up its hops, calls or tokens
+│   ├── ScriptExhausted         a script has no answer left for this call
+│   ├── ScriptUnused            the world ended before the script did
+│   ├── RecordingMismatch       a request differs from the recording
+│   └── InvalidRecording        no recording, or one of another version
 └── WorldError              the world cannot go on as asked
     ├── Stuck                   nothing can happen any more, or time stands still
     ├── BlockedLoop             a handler holds the thread: `time.sleep`, or never awaiting
@@ -141,6 +154,65 @@ class VersionConflict(MasbookError):
 
 class QuorumMissed(MasbookError):
     """Too few replicas answered; the message says how many. What was written may still be seen by some readers."""
+
+
+class ModelError(MasbookError):
+    """A model gave no answer that can be used; each kind below says why. Keys are never part of the message."""
+
+
+class UnknownModel(ModelError, InvalidValue):
+    """No model of that name; the message lists the forms that there are."""
+
+
+class MissingKey(ModelError):
+    """The provider's key is not set or not accepted; the message names the environment variable to set."""
+
+
+class ModelTimeout(ModelError, TimeoutError):
+    """No answer within the deadline, all attempts included; raise `timeout`, or take a faster model."""
+
+
+class ModelRateLimited(ModelError):
+    """The provider wants fewer calls (429), and waiting as long as it asked is not possible; call less often.
+
+    `retry_after` is how many seconds the provider asked to wait, if it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelUnavailable(ModelError):
+    """The provider cannot be reached, or failed (5xx), in every attempt; try later, or take another model."""
+
+
+class ModelRefused(ModelError):
+    """The provider does not accept the request (4xx): too long, not permitted; the message repeats its reason."""
+
+
+class ModelMisbehaved(ModelError):
+    """The answer cannot be read or does not fit the output type, also after asking again; the message says where."""
+
+
+class LimitReached(ModelError):
+    """A conversation or task has used up its hops, calls, tokens or cost; raise the limit that the message names."""
+
+
+class ScriptExhausted(ModelError):
+    """A script has no answer left, or none that matches this request; add one, or call the model less often."""
+
+
+class ScriptUnused(ModelError):
+    """The world ended before the script did; the message lists the answers that nobody asked for."""
+
+
+class RecordingMismatch(ModelError):
+    """A request differs from the recording; the message says where. Record it again, or undo the change."""
+
+
+class InvalidRecording(ModelError, InvalidValue):
+    """There is no recording of that name, it is damaged, or it is of another version; record it again."""
 
 
 class WorldError(MasbookError):

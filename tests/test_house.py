@@ -46,6 +46,7 @@ PUBLIC = {
     "MasbookError",
     "Message",
     "MessageType",
+    "ModelFault",
     "OnMessage",
     "Orchestrator",
     "Participant",

@@ -13,13 +13,14 @@ import pandas as pd
 # The dtype of every field that KINDS declares and of every column of these frames.
 _NAMES = """kind who type sender to parent topic capability state status outcome fault name
     workflow task next conflict strategy winner resource barrier store key change event reaction
-    team role superior how agent"""
+    team role superior how agent model call tool"""
 _TEXTS = "reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
     sent delivered finished answered waiting service latency
-    added ready started begun ended opened undone fairness"""
+    added ready started begun ended opened undone fairness cost"""
 IDS = "message conversation copies priority"
 _OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity arrived"
+_OPTIONAL += " input_tokens output_tokens limit"
 _DATA = "facts content data capabilities tags expected after participants position decision satisfaction skills"
 DTYPES: dict[str, str] = {
     name: dtype

@@ -103,7 +103,32 @@ class Slow:
         require.not_negative("the duration of the slowness", self.end - self.start)
 
 
-Appointment = OnMessage | Partition | Crash | Pause | Slow
+@dataclass(frozen=True, slots=True)
+class ModelFault:
+    """Strike the calls of agents to their models, from `start` to `end`: the `nth` (1 is the first), or by chance.
+
+    `agent` is a name or glob. The faults are a `rate_limit` that asks to wait `retry_after` virtual seconds, a
+    `timeout`, an answer that is `malformed`, and a provider that is `unavailable`. An attempt again is a call too.
+    """
+
+    fault: Literal["rate_limit", "timeout", "malformed", "unavailable"]
+    agent: str = "*"
+    nth: int | None = None
+    probability: float = 1.0
+    start: float = 0.0
+    end: float = float("inf")
+    retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        require.one_of("fault", self.fault, ("rate_limit", "timeout", "malformed", "unavailable"))
+        require.whole("nth", 1 if self.nth is None else self.nth)
+        require.probability("probability", self.probability)
+        require.not_negative("start", self.start)
+        require.not_negative("the duration of the fault", self.end - self.start)
+        require.not_negative("retry_after", self.retry_after or 0.0)
+
+
+Appointment = OnMessage | Partition | Crash | Pause | Slow | ModelFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +157,7 @@ class FaultPlan:
         for appointment in self.appointments:
             if not isinstance(appointment, Appointment):
                 raise InvalidValue(
-                    f"{appointment!r} is no appointment: give OnMessage, Partition, Crash, Pause or Slow"
+                    f"{appointment!r} is no appointment: give OnMessage, Partition, Crash, Pause, Slow or ModelFault"
                 )
         if len(self.delay_range) != 2:
             raise InvalidValue(f"delay_range is {self.delay_range!r}: give the shortest and the longest delay")
@@ -148,7 +173,7 @@ class FaultInjector:
 
     world: World
     plan: FaultPlan
-    _seen: Counter[int] = field(default_factory=Counter)  # messages that each OnMessage has matched so far
+    _seen: Counter[int] = field(default_factory=Counter)  # what each OnMessage and ModelFault has matched so far
 
     def __post_init__(self) -> None:
         if not isinstance(self.plan, FaultPlan):
@@ -203,6 +228,25 @@ class FaultInjector:
         fits = matches(to, fault.to) and matches(message.sender, fault.sender) and matches(message.topic, fault.topic)
         self._seen[number] += fits
         return fits and self._seen[number] == fault.nth
+
+    def strike_model(self, agent: str) -> ModelFault | None:
+        """Return what goes wrong with this call of the agent to its model, if anything does."""
+        due = [
+            fault
+            for number, fault in enumerate(self.plan.appointments)
+            if isinstance(fault, ModelFault) and self._model_due(number, fault, agent)
+        ]
+        if not due:
+            return None
+        self.world.trace.record("fault", agent, fault=f"model {due[0].fault}", detail=due[0].retry_after)
+        return due[0]
+
+    def _model_due(self, number: int, fault: ModelFault, agent: str) -> bool:
+        drawn = self.world.random(f"faults/{agent}/model/{number}").random()  # always: no fault moves another's draws
+        if not matches(agent, fault.agent) or not fault.start <= self.world.now < fault.end:
+            return False
+        self._seen[number] += 1
+        return drawn < fault.probability and fault.nth in (None, self._seen[number])
 
     def _drop(self, message: Message, to: str, reason: str, copies: int) -> list[float]:
         self.world.trace.record("fault", to, fault=reason, message=message.id)

@@ -16,7 +16,7 @@ from statistics import correlation, mean
 import pytest
 
 DATA = Path(__file__).parents[2] / "data"
-NAMES = ["orders.csv", "stocks.csv", "tickets.csv", "weather.csv"]
+NAMES = ["model_profiles.csv", "orders.csv", "stocks.csv", "tickets.csv", "weather.csv"]
 LABELS = {
     "tier": {"basic", "premium", "enterprise"},
     "account_status": {"active", "overdue", "trial", "suspended"},

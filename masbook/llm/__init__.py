@@ -1,0 +1,37 @@
+"""Agents that think: pydantic-ai models as members of the society, in its time and by its seed.
+
+The names below are loaded when they are first used: `import masbook` loads no pydantic-ai.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .agent import LLMAgent
+    from .model import find_model
+    from .offline_model import offline
+
+_HOMES = {
+    "LLMAgent": "agent",
+    "find_model": "model",
+    "offline": "offline_model",
+}
+__all__ = [
+    "LLMAgent",
+    "find_model",
+    "offline",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

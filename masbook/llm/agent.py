@@ -1,0 +1,199 @@
+"""Agents that think: an ordinary masbook agent whose answers come from a model.
+
+It is asked (`ask`, by call or by message) or told something (any message that it has no other handler for), and a
+pydantic-ai agent does the thinking, with tools if it has any, in the time and by the seed of the world. Replace the
+model with `model=`, see `find_model`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pydantic_ai import Agent as Thinker
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, UserPromptPart
+from pydantic_ai.models import Model
+from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.usage import UsageLimits
+
+from ..errors import InvalidValue, LimitReached, MasbookError, Undeliverable, UnknownCapability, UnknownRecipient
+from ..runtime import require
+from ..runtime.agent import Agent
+from ..runtime.capability import capability
+from ..runtime.message import Message, MessageType
+from ..runtime.worker import current_worker
+from .budget import Budget, Ledger
+from .model import ObservedModel, find_model
+from .problems import translated
+from .seal import sealed, stamp
+from .tools import Watched
+
+CALLS = 50  # of the model, for a task or conversation, unless `limits` says otherwise
+RETRIES = 3  # how often the model may mend an output that does not fit
+OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools
+
+
+class Said(NamedTuple):
+    """One turn of a conversation, as text."""
+
+    content: str
+
+
+class LLMAgent(Agent):
+    """An agent whose answers come from a model.
+
+    Each `ask` is a task of its own and begins without a history, unless it continues a conversation by its name.
+    `limits` bounds what a task or conversation may use, all agents in it together; `hops` how many answers it may be
+    long; `timeout` is what one call of the model may take, in seconds, all attempts included.
+
+        analyst = world.spawn(LLMAgent("analyst", "You judge risks.", output_type=Risk))
+        world.run(analyst.ask("The mail server is down."))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instructions: str = "",
+        *,
+        model: str | Model | None = None,
+        output_type: Any = str,
+        tools: Sequence[Any] = (),
+        toolsets: Sequence[AbstractToolset[Any]] = (),
+        limits: UsageLimits | int = CALLS,
+        hops: int = 20,
+        timeout: float = 30.0,
+        attempts: int = 3,
+        **options: Any,
+    ) -> None:
+        """Give it a name, instructions, and perhaps a model, an output type and tools; `options` are those of Agent.
+
+        A tool is a function, whose first parameter may be pydantic-ai's RunContext: `ctx.deps` is this agent. An int
+        as `limits` is a number of calls. UnknownModel, MissingKey, and InvalidValue for an output type without a
+        schema.
+        """
+        super().__init__(name, **options)
+        self.instructions = instructions
+        self.limits = UsageLimits(request_limit=require.whole("limits", limits)) if isinstance(limits, int) else limits
+        self.hops = require.whole("hops", hops)
+        self.model = ObservedModel(find_model(model), self, timeout=timeout, attempts=attempts)
+        self.output_type = output_type
+        self.conversations: dict[str, list[ModelMessage]] = {}
+        self.messages: list[ModelMessage] = []  # of the latest conversation
+        try:
+            self._thinker: Thinker[LLMAgent, Any] = Thinker(
+                None,
+                output_type=output_type,
+                instructions=instructions or None,
+                deps_type=LLMAgent,
+                name=None,
+                tools=list(tools),
+                toolsets=list(toolsets),
+                retries={"tools": CALLS, "output": RETRIES},
+                capabilities=[Watched()],
+            )
+        except Exception as error:
+            raise InvalidValue(f"{name}: {_unusable(error, output_type)}") from error
+
+    @capability
+    async def ask(self, prompt: str, conversation: str | None = None) -> Any:
+        """Return the model's answer to a prompt: text, or what `output_type` says.
+
+        A `conversation` of that name is begun or continued. ModelError says what went wrong; LimitReached that the
+        task has used up its calls.
+        """
+        return await self._think(prompt, conversation, Ledger.of(self.world).enter(self.handling()))
+
+    async def on_message(self, message: Message) -> None:
+        """Answer what it is told, in the conversation of the message, by telling the sender `text`, or `output`."""
+        if message.type is not MessageType.TELL:
+            return
+        try:
+            budget = Ledger.of(self.world).enter(message)
+            output = await self._think(_text(message), f"message {message.conversation}", budget)
+            content = {"text": output} if isinstance(output, str) else {"output": output}
+            await self.tell(message.sender, message.topic, content)
+        except (MasbookError, Undeliverable, UnknownRecipient, UnknownCapability) as error:
+            worker = current_worker.get()
+            if worker is None:
+                raise
+            worker.fail(error)
+
+    def remember(self, text: str, conversation: str) -> None:
+        """Add to a conversation what the agent has heard there, without an answer."""
+        said = stamp([ModelRequest([UserPromptPart(text)])], self.world.now)
+        self.messages = self.conversations.setdefault(conversation, [])
+        self.messages.extend(said)
+
+    def forget(self, conversation: str) -> None:
+        """Forget a conversation."""
+        self.conversations.pop(conversation, None)
+
+    @property
+    def user(self) -> list[Said]:
+        """What the agent has heard in the latest conversation."""
+        parts = [part for message in self.messages for part in message.parts if isinstance(part, UserPromptPart)]
+        return [Said(part.content if isinstance(part.content, str) else str(part.content)) for part in parts]
+
+    @property
+    def assistant(self) -> list[Said]:
+        """What the agent has answered in the latest conversation; an output that is not text as JSON."""
+        return [
+            Said(part.content if part.part_kind == "text" else part.args_as_json_str())
+            for message in self.messages
+            if isinstance(message, ModelResponse)
+            for part in message.parts
+            if part.part_kind == "text" or (isinstance(part, ToolCallPart) and part.tool_name.startswith(OUTPUT))
+        ]
+
+    async def _think(self, prompt: str, conversation: str | None, budget: Budget) -> Any:
+        """Run the pydantic-ai agent once; its messages become those of the conversation."""
+        if budget.hops > self.hops:
+            raise self._out_of("hops", self.hops)
+        history = [] if conversation is None else self.conversations.setdefault(conversation, [])
+        run = self.world.new_id("run")
+        try:
+            with sealed(self):
+                result = await self._thinker.run(
+                    prompt,
+                    model=self.model,
+                    deps=self,
+                    message_history=list(history),
+                    run_id=run,
+                    conversation_id=conversation or run,
+                    usage=budget.usage,
+                    usage_limits=self.limits,
+                )
+        except Exception as error:
+            problem = translated(error, self.model.wrapped, self.model.timeout)
+            if isinstance(problem, LimitReached):
+                problem = self._out_of("usage", str(problem))
+            if problem is error:
+                raise
+            raise problem from None
+        history.extend(stamp(result.new_messages(), self.now))
+        self.messages = history
+        return result.output
+
+    def _out_of(self, reason: str, limit: Any) -> LimitReached:
+        """Record that a conversation ends here, and return the error that says so."""
+        message = self.handling()
+        self.world.trace.record(
+            "conversation_stopped",
+            self.name,
+            conversation=None if message is None else message.conversation,
+            reason=reason,
+            limit=limit,
+        )
+        return LimitReached(f"{self.name} ends the conversation: {reason} {limit}; raise `hops` or `limits` to go on")
+
+
+def _text(message: Message) -> str:
+    """Return what a message says: its `text`, else all of it with its topic."""
+    text = message.content.get("text")
+    return text if isinstance(text, str) else f"{message.topic}: {json.dumps(message.content)}"
+
+
+def _unusable(error: Exception, output_type: Any) -> str:
+    """Return why pydantic-ai takes no agent like this."""
+    return f"output_type={output_type!r} or a tool cannot be described to a model: {error}"

@@ -1,0 +1,192 @@
+"""Models by name, and what every call to one goes through: a deadline, further attempts, planned faults, the trace.
+
+`find_model` turns a name into a pydantic-ai model. An `LLMAgent` wraps it in an `ObservedModel`, the one place where
+calls are timed, tried again and counted, and where pydantic-ai's many errors become masbook's few (see `problems`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic_ai.exceptions import UserError
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, infer_model
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+
+from ..errors import (
+    InvalidValue,
+    MissingKey,
+    ModelMisbehaved,
+    ModelRateLimited,
+    ModelUnavailable,
+    UnknownModel,
+    describe,
+)
+from ..runtime import require
+from .problems import outcome, planned, redact, translated
+from .seal import settle
+
+if TYPE_CHECKING:
+    from ..runtime.agent import Agent
+
+VARIABLE = "MASBOOK_MODEL"  # the environment variable that names the model of whoever does not
+ATTEMPTS = 3  # in all, for one call
+BACKOFF = 0.5  # seconds before the second attempt; twice as long before each further one
+FORMS = (
+    "'offline', 'offline:PROFILE', 'replay:NAME', 'openai:NAME', 'anthropic:NAME' or another name of pydantic-ai's, "
+    "'openai:NAME@http://ADDRESS/v1' for a server that speaks the OpenAI format, or a pydantic-ai Model"
+)
+
+
+def find_model(name: str | Model | None = None, *, base_url: str | None = None, api_key: str | None = None) -> Model:
+    """Return the model of a name; a Model as it is; for None that of the variable MASBOOK_MODEL, else the offline one.
+
+    `base_url` is the address of a server that speaks the OpenAI format, also written `openai:NAME@http://...`; a local
+    server needs no `api_key`. UnknownModel lists the forms of a name; MissingKey says which variable to set.
+    """
+    if isinstance(name, Model):
+        return name
+    name = os.environ.get(VARIABLE) or "offline" if name is None else name
+    if not isinstance(name, str) or not name.strip():
+        raise UnknownModel(f"the model {name!r}: give {FORMS}")
+    kind, _, rest = name.partition(":")
+    if kind == "offline":
+        from .offline_model import offline
+
+        return offline(rest or "balanced")
+    if kind == "replay":
+        from .recording import replay
+
+        return replay(rest)
+    _, at, address = rest.partition("@http")
+    if base_url is None and at:
+        name, base_url = name.removesuffix(at + address), f"http{address}"
+    return _named(name) if base_url is None else _at(name, base_url, api_key)
+
+
+def _named(name: str) -> Model:
+    """Return a model of a provider by pydantic-ai's name."""
+    try:
+        return infer_model(name)
+    except (UserError, ImportError, ValueError) as error:
+        reason = redact(describe(error))
+        if "Unknown model" in reason:
+            raise UnknownModel(f"there is no model {name!r}: give {FORMS}") from None
+        raise MissingKey(f"the model {name!r} cannot be used yet: {reason}") from None
+
+
+def _at(name: str, base_url: str, api_key: str | None) -> Model:
+    """Return a model behind an address that speaks the OpenAI format."""
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    if not base_url.startswith(("http://", "https://")):
+        raise InvalidValue(f"base_url is {base_url!r}: give an address such as 'http://127.0.0.1:8000/v1'")
+    key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
+    return OpenAIChatModel(name.removeprefix("openai:"), provider=OpenAIProvider(base_url=base_url, api_key=key))
+
+
+class ObservedModel(WrapperModel):
+    """A model as one agent calls it: each attempt is a row `model_called`, and every failure is one typed error.
+
+    A call has `timeout` seconds in all, attempts and the pauses between them included.
+    """
+
+    def __init__(self, wrapped: Model, agent: Agent, *, timeout: float = 30.0, attempts: int = ATTEMPTS) -> None:
+        super().__init__(wrapped)
+        self.agent = agent
+        self.timeout = require.positive("timeout", timeout)
+        self.attempts = require.whole("attempts", attempts)
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Return the answer of the wrapped model, or raise a ModelError within the deadline."""
+        settings = self._seen(model_settings)
+        response = await self._try(lambda: self.wrapped.request(messages, settings, model_request_parameters))
+        return settle(response, messages, self.agent.now)
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: Any = None,
+    ) -> AsyncIterator[StreamedResponse]:
+        """Open a stream as `request` asks; its row is written when it ends."""
+        raise NotImplementedError
+        yield
+
+    def _seen(self, settings: ModelSettings | None) -> ModelSettings | None:
+        """Return the settings, with no attempts of the provider's own: they would not be seen."""
+        if self.wrapped.provider is None:
+            return settings
+        return {**(settings or {}), "max_retries": 0}
+
+    async def _try(self, request: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
+        call, deadline = self.agent.world.new_id("call"), self.agent.now + self.timeout
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(request, call, deadline)
+            except (ModelRateLimited, ModelUnavailable, ModelMisbehaved) as error:
+                pause = getattr(error, "retry_after", None)
+                pause = BACKOFF * 2 ** (attempt - 1) if pause is None else pause
+                if attempt == self.attempts or self.agent.now + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    async def _attempt(
+        self, request: Callable[[], Awaitable[ModelResponse]], call: str, deadline: float
+    ) -> ModelResponse:
+        record = self._recorder(call)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await planned(self.agent)
+                response = await request()
+        except asyncio.CancelledError:
+            record(outcome="cancelled")
+            raise
+        except Exception as error:
+            problem = translated(error, self.wrapped, self.timeout)
+            record(outcome=outcome(problem), error=f"{type(problem).__name__}: {describe(problem)}")
+            if problem is error:
+                raise
+            raise problem from None  # what caused it may show a key
+        usage = response.usage
+        record(
+            outcome="answered",
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost=cost(response),
+        )
+        return response
+
+    def _recorder(self, call: str) -> Callable[..., None]:
+        """Return what writes the row of an attempt that begins now."""
+        trace, name, model, began = self.agent.world.trace, self.agent.name, self.wrapped.model_name, self.agent.now
+
+        def record(**facts: Any) -> None:
+            trace.record("model_called", name, model=model, call=call, seconds=self.agent.now - began, **facts)
+
+        return record
+
+
+def cost(response: ModelResponse) -> float | None:
+    """Return what a response cost in US dollars; None where no price is known."""
+    if response.usage.cost is not None:
+        return float(response.usage.cost)
+    try:
+        return float(response.cost().total_price)
+    except (LookupError, ValueError, AssertionError):
+        return None
