@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ..runtime.message import FrozenDict, freeze
+from ...runtime.message import FrozenDict, freeze
 from .plan import Outcome, Task, TaskRecord, Workflow, references
 
 Key = tuple[str, str]  # a resource: the workflow that declares it, "" for the orchestrator, and its name

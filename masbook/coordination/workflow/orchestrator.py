@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import AgentOffline, InvalidValue, InvalidWorkflow, WorldError
-from ..runtime import require
-from ..runtime.capability import capability
-from ..runtime.worker import QUERIES
+from ...errors import AgentOffline, InvalidValue, InvalidWorkflow, WorldError
+from ...runtime import require
+from ...runtime.capability import capability
+from ...runtime.worker import QUERIES
 from .execution import Execution
 from .flow import Flow
 from .plan import Outcome, Task, TaskRecord, Workflow, check

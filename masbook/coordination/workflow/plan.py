@@ -1,6 +1,6 @@
 """Workflows as data: tasks, the order they come in, and what became of them.
 
-`Workflow` refuses what cannot run; the `Orchestrator` in `workflow.py` runs the rest and returns an `Outcome`. All of
+`Workflow` refuses what cannot run; the `Orchestrator` runs the rest and returns an `Outcome`. All of
 it is plain data that travels in messages, but for conditions, which are functions.
 """
 
@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import WithJsonSchema
 
-from ..errors import InvalidInput, InvalidValue, InvalidWorkflow
-from ..runtime import require
-from ..runtime.message import FrozenDict, FrozenList, freeze
+from ...errors import InvalidInput, InvalidValue, InvalidWorkflow
+from ...runtime import require
+from ...runtime.message import FrozenDict, FrozenList, freeze
 
 OnFailure = Literal["stop", "continue", "retry"]
 Condition = Callable[[Mapping[str, Any]], Any]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ..runtime.agent import Agent
-from ..runtime.registry import Registration
+from ...runtime.agent import Agent
+from ...runtime.registry import Registration
 
 _RANKS = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 

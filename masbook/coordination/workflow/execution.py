@@ -11,9 +11,9 @@ import heapq
 import inspect
 from typing import Any, cast
 
-from ..errors import AgentCrashed, AgentOffline, InvalidInput, InvalidValue, Refused, RequestTimeout, describe
-from ..runtime.registry import Registration
-from ..runtime.waits import Wait
+from ...errors import AgentCrashed, AgentOffline, InvalidInput, InvalidValue, Refused, RequestTimeout, describe
+from ...runtime.registry import Registration
+from ...runtime.waits import Wait
 from .flow import Flow, Job, Resources
 from .plan import resolve
 from .staff import Staff
