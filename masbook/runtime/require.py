@@ -50,6 +50,13 @@ def one_of(what: str, value: Any, options: Any) -> Any:
     return value
 
 
+def text(what: str, value: Any) -> str:
+    """Return the value if it is text, and not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidValue(f"{what} is {value!r}: give some text")
+    return value
+
+
 def names(what: str, values: Any) -> tuple[str, ...]:
     """Return the values if they are several names, not one text."""
     several = isinstance(values, Iterable) and not isinstance(values, str)

@@ -197,6 +197,25 @@ class TestConditions:
         outcome = execute(world, [Task("a", "work", condition=meddle)])
         assert outcome.tasks["a"].status == "failed" and "TypeError" in outcome.tasks["a"].error
 
+    def test_a_condition_whose_own_wait_is_cancelled_fails_its_task_and_hangs_nothing(self, world):
+        async def wait(context):
+            asyncio.get_running_loop().call_later(1.0, (future := asyncio.Future()).cancel)
+            await future
+
+        outcome = execute(world, [Task("a", "work", condition=wait)])
+        assert statuses(outcome) == {"a": "failed"} and outcome.tasks["a"].error.startswith("CancelledError")
+
+    def test_a_condition_that_fails_while_its_workflow_is_cancelled_changes_nothing(self, world):
+        async def stubborn(context):
+            try:
+                await asyncio.sleep(9.0)
+            except asyncio.CancelledError:
+                raise ValueError("not like this") from None
+
+        outcome = execute(world, [Task("a", "work", condition=stubborn)], timeout=1.0)
+        world.run(until=20.0)
+        assert statuses(outcome) == {"a": "cancelled"} and len(rows(world, "task_ended")) == 1
+
     def test_those_behind_a_skipped_task_go_on_unless_they_need_its_result(self, world):
         tasks = [
             Task("a", "work", condition=lambda context: False),
@@ -382,6 +401,19 @@ class TestAgents:
         world.spawn(AlwaysLast("orchestrator"))
         outcome = execute(world, [Task(f"t{i}", "work") for i in range(3)])
         assert {task.agent for task in outcome.tasks.values()} == {"hand_2"} and outcome.time == 3.0
+
+
+    @pytest.mark.parametrize("choice", ["hand_0", "ghost", 5, Hand("stranger")])
+    def test_a_choice_of_who_is_not_there_fails_the_task_and_is_not_asked_for_ever(self, world, choice):
+        class Stubborn(Orchestrator):
+            async def choose(self, capability):
+                return choice
+
+        world.spawn(Hand("hand_0")).stop()
+        world.spawn(Stubborn("orchestrator"))
+        outcome = execute(world, [Task("a", "work", retries=1)])
+        assert outcome.tasks["a"].status == "failed" and outcome.tasks["a"].attempts == 0 and outcome.time == 1.0
+        assert "return the name of an agent that runs" in outcome.detail
 
 
 class TestNobody:
@@ -699,8 +731,9 @@ class TestSteering:
     def test_unknown_workflows(self, world):
         orchestrator = society(world)
         for operation in (orchestrator.status, orchestrator.cancel, orchestrator.pause, orchestrator.outcome):
-            with pytest.raises(InvalidValue, match="workflow-9"):
-                world.run(operation("workflow-9"))
+            for wrong in ("workflow-9", "", 5, ["workflow-1"]):
+                with pytest.raises(InvalidValue, match="no workflow"):
+                    world.run(operation(wrong))
 
 
 class TestAdding:
@@ -731,9 +764,12 @@ class TestAdding:
             ([Task("c", "fly")], "'fly'"),
             ([Task("c", "work", {"value": "${b.value}"}, after=["a"])], "does not come after 'b'"),
             ([Task("c", "work", resources={"gpu": 1})], "'gpu'"),
+            *((wrong, "give a list of tasks") for wrong in (None, 5, [{"id": "c"}], Task("c", "work"))),
         ):
             with pytest.raises(InvalidWorkflow, match=text):
                 world.run(orchestrator.add(workflow, tasks))
+        with pytest.raises(InvalidWorkflow, match="'ghost' is no task of workflow-1"):
+            world.run(orchestrator.add(workflow, [Task("c", "work")], parent="ghost"))
         assert world.run(orchestrator.outcome(workflow)).results.keys() == {"a", "b"}
 
     def test_nothing_is_added_to_what_has_ended(self, world):
@@ -811,6 +847,13 @@ class TestMessages:
 
         assert world.run(main())[6].status == "cancelled"
 
+    def test_resources_and_compensations_may_be_only_named_in_a_message_too(self, world):
+        society(world)
+        client = world.spawn(Agent("client"))
+        tasks = [{"id": "a", "capability": "work", "resources": ["gpu"], "compensation": "undo"}]
+        flow = {"name": "test", "tasks": tasks, "resources": ["gpu"]}
+        assert world.run(client.request("orchestrator", "execute", workflow=flow)).ok
+
     def test_an_invalid_workflow_in_a_message_is_refused(self, world):
         society(world)
         client = world.spawn(Agent("client"))
@@ -852,9 +895,11 @@ class TestRefused:
         self.refuse(world, "'a' needs 'discover'", [Task("a", "discover")])
 
     def test_references(self, world):
-        self.refuse(world, r"\${ghost.x}, which is neither", [Task("a", "work", {"value": "${ghost.x}"})])
+        self.refuse(world, r"\${ghost.x}; 'ghost' is no task", [Task("a", "work", {"value": "${ghost.x}"})])
         self.refuse(world, "does not come after 'b'", [Task("a", "work", {"value": ["${b}"]}), Task("b", "work")])
         self.refuse(world, "does not come after 'a'", [Task("a", "work", {"value": "${a.by}"})])
+        dotted = [Task("a.b", "work"), Task("c", "work", {"value": "${a.b.by}"}, after=["a.b"])]
+        self.refuse(world, "'a' is no task", dotted)
         undo = ("undo", {"result": "${ghost}"})
         self.refuse(world, "ghost", [Task("a", "work", compensation=undo)])
         chain = [
@@ -898,8 +943,10 @@ class TestRefused:
             *({"timeout": value} for value in (0, -1, float("nan"))),
             *({"resources": value} for value in ({"gpu": 0}, {"gpu": -1})),
             *({"context": value} for value in ([1], {"x": {1}})),
-            *({"tasks": value} for value in (["a"], [None])),
-            {"on_failure": "panic"},
+            *({"tasks": value} for value in (["a"], [None], None, 5, "abc", Task("a", "work"))),
+            *({"name": value} for value in ("", " ", 5)),
+            {"context": {"workflow": 1}},
+            *({"on_failure": value} for value in ("panic", None, ["stop"])),
             {"name": None},
         ],
     )
@@ -907,9 +954,10 @@ class TestRefused:
         with pytest.raises(MasbookError):
             Workflow(**{"name": "test", "tasks": [], **options})
 
-    def test_orchestrators(self):
-        with pytest.raises(InvalidValue, match="gpu"):
-            Orchestrator("o", resources={"gpu": -1})
+    @pytest.mark.parametrize("resources", [{"gpu": -1}, {"gpu": float("nan")}, {1: 1}, "gpu", 5])
+    def test_orchestrators(self, resources):
+        with pytest.raises(InvalidValue):
+            Orchestrator("o", resources=resources)
 
     def test_sets_are_refused_for_their_order(self):
         with pytest.raises(Unrecordable, match="after"):
@@ -930,6 +978,14 @@ class TestRefused:
         orchestrator.stop()
         with pytest.raises(AgentOffline):
             world.run(orchestrator.execute(Workflow("test", [Task("a", "work")])))
+
+    def test_a_reason_that_cannot_be_recorded_cancels_nothing(self, world):
+        orchestrator = society(world)
+        workflow = world.run(orchestrator.start(Workflow("test", [Task("a", "work")])))
+        for reason in ({1}, "", None):
+            with pytest.raises(InvalidValue, match="reason"):
+                world.run(orchestrator.cancel(workflow, reason))
+        assert world.run(orchestrator.outcome(workflow)).ok
 
 
 class TestOrchestratorGone:

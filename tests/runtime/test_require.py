@@ -12,3 +12,10 @@ def test_options_may_be_numbers():
     assert require.one_of("level", 3, range(1, 6)) == 3
     with pytest.raises(InvalidValue, match="level is 7: choose one of 1, 2, 3"):
         require.one_of("level", 7, range(1, 4))
+
+
+@pytest.mark.parametrize("value", ["", " \n", None, 5, ["a"], b"a"])
+def test_text_is_not_empty(value):
+    assert require.text("name", "a b") == "a b"
+    with pytest.raises(InvalidValue, match="name is .*: give some text"):
+        require.text("name", value)

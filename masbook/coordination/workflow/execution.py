@@ -68,7 +68,7 @@ class Execution(Staff):
         while job is not None:
             try:
                 await self._work(job)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self._fail(job, error)
             flow.busy -= 1
             self._admit()
@@ -82,6 +82,8 @@ class Execution(Staff):
         if job.inputs is None and (reason := await self._prepare_inputs(job)) is not None:
             return self._settle(job, "skipped", reason)
         while job.ended is None and (agent := await self.choose(task.capability)) is not None:
+            if self._present(agent) is None:  # asking again would get the same answer, for ever
+                raise AgentOffline(f"choose returned {agent!r}: return the name of an agent that runs, or None")
             now = job.begin(agent, world.clock())
             world.trace.append((now, "task_started", agent, flow.id, task.id, job.attempts))
             self._give(agent, 1)
@@ -123,9 +125,11 @@ class Execution(Staff):
         alive = agent is not None and agent.responsive and self.now == since
         return not alive and not _raised_by(name, error)
 
-    def _fail(self, job: Job, error: Exception) -> None:
-        """Try a task again later, or end it."""
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """Try a task again later, or end it, unless it has ended: its lane may have been cancelled for that."""
         flow, task = job.flow, job.task
+        if job.ended is not None:
+            return None
         asked = job.status == "running" and _raised_by(str(job.agent), error)
         retries = max(task.retries, RETRIES) if flow.workflow.on_failure == "retry" else task.retries
         again = job.failures < retries and not isinstance(error, LASTING)
@@ -141,7 +145,7 @@ class Execution(Staff):
         self._end(job, status, text, agent)
         self._finish(flow, "failed", f"{task.id}: {text}")
 
-    def _note_failure(self, job: Job, error: Exception, onward: str) -> tuple[str, str]:
+    def _note_failure(self, job: Job, error: BaseException, onward: str) -> tuple[str, str]:
         agent = job.agent if job.agent is not None and job.status == "running" else self.name
         text, name = f"{type(error).__name__}: {describe(error)}", job.task.id
         facts = {"workflow": job.flow.id, "attempt": job.attempts, "error": text, "next": onward}
@@ -293,6 +297,6 @@ class Execution(Staff):
         self.world.trace.record("workflow", self.name, **facts)
 
 
-def _raised_by(agent: str, error: Exception) -> bool:
+def _raised_by(agent: str, error: BaseException) -> bool:
     """Return whether the agent raised the error while it answered, rather than ending in the middle."""
     return any(note.startswith(f"raised by {agent} ") for note in getattr(error, "__notes__", ()))

@@ -18,7 +18,7 @@ from ...runtime.capability import capability
 from ...runtime.worker import QUERIES
 from .execution import Execution
 from .flow import Flow
-from .plan import Outcome, Task, TaskRecord, Workflow, check
+from .plan import Outcome, Task, TaskRecord, Workflow, amounts, check, listed
 
 __all__ = ["Orchestrator", "Outcome", "Task", "TaskRecord", "Workflow"]
 
@@ -38,10 +38,14 @@ class Orchestrator(Execution):
     service = True
 
     def __init__(
-        self, name: str = "orchestrator", *, resources: Mapping[str, float] | None = None, concurrency: int = 1000
+        self,
+        name: str = "orchestrator",
+        *,
+        resources: Mapping[str, float] | Sequence[str] = (),
+        concurrency: int = 1000,
     ) -> None:
         super().__init__(name, concurrency=concurrency)
-        self.resources = {key: require.positive(f"the capacity of {key!r}", n) for key, n in (resources or {}).items()}
+        self.resources: Mapping[str, float] = amounts(() if resources is None else resources)
         self._resources.free.update({("", key): capacity for key, capacity in self.resources.items()})
         self._flows: dict[str, Flow] = {}
 
@@ -82,10 +86,13 @@ class Orchestrator(Execution):
         flow = self._flow(workflow)
         if flow.status not in ("running", "paused"):
             raise InvalidWorkflow(f"{workflow} is {flow.status}: it takes no more tasks")
-        check(tasks, flow.tasks, flow.workflow.context)
-        self._check_means(flow.workflow, tasks)
-        self._take_in(flow, tasks, parent)
-        return [task.id for task in tasks]
+        if parent is not None and parent not in flow.jobs:
+            raise InvalidWorkflow(f"{parent!r} is no task of {workflow}; its tasks are {', '.join(flow.jobs)}")
+        new = listed(tasks)
+        check(new, flow.tasks, flow.workflow.context)
+        self._check_means(flow.workflow, new)
+        self._take_in(flow, new, parent)
+        return [task.id for task in new]
 
     @capability(cost=0.0)
     async def status(self, workflow: str | None = None) -> dict[str, Any]:
@@ -105,7 +112,7 @@ class Orchestrator(Execution):
     @capability
     async def cancel(self, workflow: str, reason: str = "cancelled") -> bool:
         """Stop what runs, start nothing more, and roll back; return whether there was anything to cancel."""
-        return self._finish(self._flow(workflow), "cancelled", reason)
+        return self._finish(self._flow(workflow), "cancelled", require.text("the reason", reason))
 
     @capability
     async def summary(self, workflow: str | None = None) -> dict[str, Any]:
@@ -176,7 +183,7 @@ class Orchestrator(Execution):
     # Bookkeeping
 
     def _flow(self, workflow: str) -> Flow:
-        if workflow not in self._flows:
+        if not isinstance(workflow, str) or workflow not in self._flows:
             raise InvalidValue(f"no workflow {workflow!r}; {self.name} knows {', '.join(self._flows) or 'none yet'}")
         return self._flows[workflow]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from ...errors import InvalidInput, InvalidValue, InvalidWorkflow
 from ...runtime import require
@@ -29,12 +29,13 @@ class Task:
     """A capability to ask for, once the tasks named in `after` have ended; times in virtual seconds.
 
     In the inputs, `"${ingest.rows}"` stands for a field of an earlier task's result or a value of the shared context,
-    and `"${workflow.id}"` for the running workflow. A `condition`, a function of the context (`async` or not), decides
-    whether the task runs; if it is skipped so, those behind it go on unless they refer to its result. `timeout` is for
-    each attempt, and for a wait for an agent; the k-th of `retries` comes `backoff * 2 ** (k - 1)` after the failure.
-    Ready tasks of higher `priority` go first. `resources` are amounts by name, or names of which one each is needed,
-    held while the task runs. `compensation` undoes the task: a capability and its inputs, or a capability alone, which
-    gets what it takes of the task's inputs and its `result`.
+    and `"${workflow.id}"` for the running workflow; a task whose id has a dot cannot be referred to. A `condition`, a
+    function of the context (`async` or not), decides whether the task runs; if it is skipped so, those behind it go on
+    unless they refer to its result. `timeout` is for each attempt, and for a wait for an agent: without one, a task
+    waits for ever if nobody comes or its message is lost. The k-th of `retries` comes `backoff * 2 ** (k - 1)` after
+    the failure. Ready tasks of higher `priority` go first. `resources` are amounts by name, or names of which one each
+    is needed, held while the task runs. `compensation` undoes the task: a capability and its inputs, or a capability
+    alone, which gets what it takes of the task's inputs and its `result`.
     """
 
     id: str
@@ -46,7 +47,7 @@ class Task:
     retries: int = 0
     backoff: float = 1.0
     priority: int = 0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    resources: Annotated[Mapping[str, float], BeforeValidator(amounts)] = field(default_factory=dict)
     compensation: str | tuple[str, Mapping[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
@@ -59,14 +60,10 @@ class Task:
             require.positive("timeout", self.timeout)
         if self.condition is not None and not callable(self.condition):
             raise InvalidValue(f"the condition of {self.id!r} is {self.condition!r}: give a function of the context")
-        undo = (self.compensation, None) if isinstance(self.compensation, str) else self.compensation
-        if undo is not None:
-            if not (isinstance(undo, tuple | list) and len(undo) == 2 and isinstance(undo[0], str)):
-                raise InvalidValue(f"the compensation of {self.id!r} is {undo!r}: give 'undo', or ('undo', {{...}})")
-            undo = (undo[0], undo[1] and _named(f"the compensation of {self.id!r}", undo[1]))
         after = require.names("after", freeze(self.after, f"what {self.id!r} comes after"))
-        inputs, resources = _named(f"the inputs of {self.id!r}", self.inputs), _amounts(self.resources)
-        _set(self, inputs=inputs, after=FrozenList(after), resources=resources, compensation=undo)
+        inputs = _named(f"the inputs of {self.id!r}", self.inputs)
+        undo = _compensation(f"the compensation of {self.id!r}", self.compensation)
+        _set(self, inputs=inputs, after=FrozenList(after), resources=amounts(self.resources), compensation=undo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +83,18 @@ class Workflow:
     timeout: float | None = None
     on_failure: OnFailure = "stop"
     context: Mapping[str, Any] = field(default_factory=dict)
-    resources: Mapping[str, float] = field(default_factory=dict)
+    resources: Annotated[Mapping[str, float], BeforeValidator(amounts)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require.names("the name", (self.name,))
+        require.text("the name of the workflow", self.name)
         require.whole("max_parallel", self.max_parallel)
         require.one_of("on_failure", self.on_failure, get_args(OnFailure))
         if self.timeout is not None:
             require.positive("timeout", self.timeout)
-        context, resources = _named("the context", self.context), _amounts(self.resources)
-        _set(self, tasks=tuple(self.tasks), context=context, resources=resources)
+        context, resources = _named("the context", self.context), amounts(self.resources)
+        if "workflow" in context:
+            raise InvalidWorkflow("'workflow' in the context: that is the running workflow itself; rename the value")
+        _set(self, tasks=listed(self.tasks), context=context, resources=resources)
         check(self.tasks, {}, self.context)
 
 
@@ -169,13 +168,19 @@ def _look_up(path: str, context: Mapping[str, Any]) -> Any:
     return value
 
 
+def listed(tasks: Any) -> tuple[Task, ...]:
+    """Return the tasks; InvalidWorkflow if that is not what they are."""
+    several = tuple(tasks) if isinstance(tasks, Iterable) else (None,)
+    if not all(isinstance(task, Task) for task in several):
+        raise InvalidWorkflow(f"{tasks!r}: give a list of tasks, such as [Task('ingest', 'process_data')]")
+    return several
+
+
 def check(tasks: Sequence[Task], known: dict[str, Task], context: Mapping[str, Any]) -> None:
     """Raise InvalidWorkflow unless the tasks can follow those that are known."""
     new: dict[str, Task] = {}
     named, shared = ChainMap(new, known), {*context, "workflow"}
     for task in tasks:
-        if not isinstance(task, Task):
-            raise InvalidWorkflow(f"{task!r} is no Task; write Task('ingest', 'process_data')")
         if task.id in named or task.id in shared:
             raise InvalidWorkflow(f"{task.id!r} is the name of another task, or of a value of the context; rename one")
         new[task.id] = task
@@ -185,13 +190,14 @@ def check(tasks: Sequence[Task], known: dict[str, Task], context: Mapping[str, A
                 raise InvalidWorkflow(f"{task.id!r} comes after {name!r}; the tasks there are: {', '.join(named)}")
     _check_order(new)
     for task in tasks:
-        undo = () if task.compensation is None else references(task.compensation[1])
-        for path, near in (*((path, "") for path in references(task.inputs)), *((path, task.id) for path in undo)):
-            name = path.partition(".")[0]
-            if name not in named and name not in shared:
-                raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, which is neither a task nor in the context")
-            if name in named and name != near and not _follows(task, name, named):
-                raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, but does not come after {name!r}")
+        undo = task.compensation and task.compensation[1]
+        for inputs, own in ((task.inputs, None), (undo, task.id)):  # a task may refer to itself to be undone
+            for path in references(inputs):
+                name = path.partition(".")[0]
+                if name not in named and name not in shared:
+                    raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}; {name!r} is no task, nor in the context")
+                if name in named and name != own and not _follows(task, name, named):
+                    raise InvalidWorkflow(f"{task.id!r} refers to ${{{path}}}, but does not come after {name!r}")
 
 
 def _check_order(tasks: Mapping[str, Task]) -> None:
@@ -219,6 +225,16 @@ def _follows(task: Task, other: str, named: Mapping[str, Task]) -> bool:
     return False
 
 
+def _compensation(what: str, value: Any) -> tuple[str, Any] | None:
+    """Return a capability and its inputs, which are None if it is to get what it takes."""
+    undo = (value, None) if isinstance(value, str) else value
+    if undo is None:
+        return None
+    if not (isinstance(undo, tuple | list) and len(undo) == 2 and isinstance(undo[0], str)):
+        raise InvalidValue(f"{what} is {value!r}: give 'undo', or ('undo', {{...}})")
+    return undo[0], None if undo[1] is None else _named(what, undo[1])
+
+
 def _named(what: str, value: Any) -> Any:
     """Return the value frozen; InvalidValue if it has no named fields."""
     if not isinstance(value, Mapping):
@@ -226,14 +242,14 @@ def _named(what: str, value: Any) -> Any:
     return freeze(value, what)
 
 
-def _amounts(resources: Any) -> Any:
+def amounts(resources: Any) -> FrozenDict:
     """Return amounts by name, frozen; of resources that are only named, one each."""
-    amounts = freeze(resources, "resources")
-    if not isinstance(amounts, FrozenDict):
-        amounts = FrozenDict(dict.fromkeys(require.names("resources", amounts), 1.0))
-    for name, amount in amounts.items():
+    given = freeze(resources, "resources")
+    if not isinstance(given, FrozenDict):
+        given = FrozenDict(dict.fromkeys(require.names("resources", given), 1.0))
+    for name, amount in given.items():
         require.positive(f"the amount of {name!r}", amount)
-    return amounts
+    return given
 
 
 def _set(data: Any, **fields: Any) -> None:

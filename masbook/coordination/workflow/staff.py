@@ -36,22 +36,23 @@ class Staff(Agent):
             found = await self.world.registry.discover([capability])
             pool = self._pools[capability] = [place for entry in found if (place := self._place(entry, capability))]
         while pool:
-            best = min(pool)
-            agent = self.world.bus.agent(best[3])
-            if agent is not None and (agent.responsive or agent.state in ("idle", "busy")):
-                return str(best[3])
-            pool.remove(best)
+            name: str = min(pool)[3]
+            if self._present(name) is not None:
+                return name
+            pool.remove(min(pool))
         return None
+
+    def _present(self, name: str) -> Agent | None:
+        """Return the agent of that name if it could be asked: it runs, or is paused."""
+        agent = self.world.bus.agent(name)
+        return agent if agent is not None and (agent.responsive or agent.state in ("idle", "busy")) else None
 
     def _place(self, entry: Registration, capability: str) -> list[Any] | None:
         """Return where an agent stands; None if it could not be asked. Paused ones come last."""
-        agent = self.world.bus.agent(entry.name)
+        agent = self._present(entry.name)
         if agent is None or capability not in agent.offers:
             return None
-        ready = agent.responsive
-        if not ready and agent.state in ("error", "offline"):
-            return None
-        rank, share = _RANKS[entry.health] + 3 * (not ready), 1 / agent.concurrency
+        rank, share = _RANKS[entry.health] + 3 * (not agent.responsive), 1 / agent.concurrency
         load = max(entry.load, self._given[entry.name] * share)  # heartbeats may not have told of it yet
         return self._places.setdefault(entry.name, [rank, load, entry.number, entry.name, share])
 
