@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .access import Namespace, StateService
     from .board import TaskBoard
     from .book import TeamTask
     from .case import Negotiator
@@ -20,9 +19,18 @@ if TYPE_CHECKING:
     from .events import DomainEvent, EventBus, EventType, ReactiveCoordinator, emit
     from .hierarchy import Member, Role, Skill
     from .pools import PriorityQueues
-    from .replication import ReplicatedStore, last_writer, merged, siblings
-    from .sqlite import SQLiteStore
-    from .state import Entry, MemoryStore, StateStore
+    from .state import (
+        Entry,
+        MemoryStore,
+        Namespace,
+        ReplicatedStore,
+        SQLiteStore,
+        StateService,
+        StateStore,
+        last_writer,
+        merged,
+        siblings,
+    )
     from .sync import Barrier, Lock, ReadWriteLock, Semaphore
     from .workflow import Orchestrator, Outcome, Task, Workflow
 
@@ -39,7 +47,7 @@ _HOMES = {
     "Lock": "sync",
     "Member": "hierarchy",
     "MemoryStore": "state",
-    "Namespace": "access",
+    "Namespace": "state",
     "Negotiator": "case",
     "Orchestrator": "workflow",
     "Outcome": "workflow",
@@ -47,13 +55,13 @@ _HOMES = {
     "PriorityQueues": "pools",
     "ReactiveCoordinator": "events",
     "ReadWriteLock": "sync",
-    "ReplicatedStore": "replication",
+    "ReplicatedStore": "state",
     "Resolution": "claims",
     "Role": "hierarchy",
-    "SQLiteStore": "sqlite",
+    "SQLiteStore": "state",
     "Semaphore": "sync",
     "Skill": "hierarchy",
-    "StateService": "access",
+    "StateService": "state",
     "StateStore": "state",
     "Task": "workflow",
     "TaskBoard": "board",
@@ -61,9 +69,9 @@ _HOMES = {
     "Worker": "dispatch",
     "Workflow": "workflow",
     "emit": "events",
-    "last_writer": "replication",
-    "merged": "replication",
-    "siblings": "replication",
+    "last_writer": "state",
+    "merged": "state",
+    "siblings": "state",
 }
 __all__ = [
     "Barrier",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masbook.coordination import Entry, StateStore
-from masbook.coordination.state import canonical
+from masbook.coordination.state.store import canonical
 from masbook.errors import QuorumMissed, RequestTimeout, VersionConflict
 from masbook.runtime.message import freeze
 

@@ -12,7 +12,7 @@ from linearizability import ABSENT, UNKNOWN, Recorder, contradictions, versioned
 
 from masbook import Agent, Crash, FaultPlan, OnMessage, Partition, Pause, Slow, World, simulate
 from masbook.coordination import Entry, Namespace, ReplicatedStore, last_writer, merged, siblings
-from masbook.coordination.replica import Replica, Version, newest
+from masbook.coordination.state.replica import Replica, Version, newest
 from masbook.errors import InvalidValue, QuorumMissed, Unrecordable, VersionConflict, WorldError
 
 REPLICAS = ["store_1", "store_2", "store_3"]

@@ -21,8 +21,8 @@ from masbook.coordination import (
     SQLiteStore,
     StateService,
     StateStore,
-    state,
 )
+from masbook.coordination.state import store as state
 from masbook.errors import InvalidInput, InvalidValue, Refused, Stuck, Unrecordable, VersionConflict
 
 KINDS = {

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import Refused
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.capability import capability
-from ..runtime.message import matches
-from .state import Author, Entry, StateStore, author, text
+from ...errors import Refused
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.capability import capability
+from ...runtime.message import matches
+from .store import Author, Entry, StateStore, author, text
 from .watch import Watch
 
 Names = Iterable[str] | None

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InvalidValue, WorldError
-from ..runtime.message import freeze
-from ..runtime.world import World
-from .state import Author, Entry, MemoryStore
+from ...errors import InvalidValue, WorldError
+from ...runtime.message import freeze
+from ...runtime.world import World
+from .store import Author, Entry, MemoryStore
 
 _MARK = 0x6D617362  # "masb", by which we know our own files
 _TABLE = """CREATE TABLE IF NOT EXISTS entries (key TEXT, value TEXT, version INTEGER, author TEXT, time REAL,

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ..errors import QuorumMissed, Refused, Undeliverable
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.capability import capability
-from ..runtime.message import MessageType
-from ..runtime.world import World
-from .state import Entry
+from ...errors import QuorumMissed, Refused, Undeliverable
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.capability import capability
+from ...runtime.message import MessageType
+from ...runtime.world import World
+from .store import Entry
 
 Ballot = tuple[int, str]  # a clock of Lamport's, and who writes: an order in which no two writes are level
 NEVER: Ballot = (0, "")

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import require
+from ...runtime import require
 
 if TYPE_CHECKING:
-    from ..runtime.world import World
-    from .state import Entry
+    from ...runtime.world import World
+    from .store import Entry
 
 
 class Watch:

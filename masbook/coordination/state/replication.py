@@ -15,13 +15,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import InvalidValue, VersionConflict, WorldError
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.message import freeze
-from ..runtime.world import World
+from ...errors import InvalidValue, VersionConflict, WorldError
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.message import freeze
+from ...runtime.world import World
 from .replica import Call, Record, Replica, Replicas, Version, newest
-from .state import Author, Entry, StateStore, author, text
+from .store import Author, Entry, StateStore, author, text
 from .watch import Watch
 
 Resolve = Callable[[Sequence[Entry]], Entry]

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from ..errors import InvalidValue, VersionConflict
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.message import freeze, is_plain
-from ..runtime.world import World
+from ...errors import InvalidValue, VersionConflict
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.message import freeze, is_plain
+from ...runtime.world import World
 from .watch import Watch
 
 TOMBSTONES = 10_000  # deleted keys that a store remembers one by one
