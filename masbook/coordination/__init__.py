@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .board import TaskBoard
     from .book import TeamTask
-    from .case import Negotiator
-    from .claims import Conflict, Participant, Resolution
-    from .conflict import ConflictResolver
-    from .detection import ConflictDetector
+    from .conflict import Conflict, ConflictDetector, ConflictResolver, Negotiator, Participant, Resolution
     from .dispatch import Coordinator, Worker
     from .events import DomainEvent, EventBus, EventType, ReactiveCoordinator, emit
     from .hierarchy import Member, Role, Skill
@@ -36,8 +33,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Barrier": "sync",
-    "Conflict": "claims",
-    "ConflictDetector": "detection",
+    "Conflict": "conflict",
+    "ConflictDetector": "conflict",
     "ConflictResolver": "conflict",
     "Coordinator": "dispatch",
     "DomainEvent": "events",
@@ -48,15 +45,15 @@ _HOMES = {
     "Member": "hierarchy",
     "MemoryStore": "state",
     "Namespace": "state",
-    "Negotiator": "case",
+    "Negotiator": "conflict",
     "Orchestrator": "workflow",
     "Outcome": "workflow",
-    "Participant": "claims",
+    "Participant": "conflict",
     "PriorityQueues": "pools",
     "ReactiveCoordinator": "events",
     "ReadWriteLock": "sync",
     "ReplicatedStore": "state",
-    "Resolution": "claims",
+    "Resolution": "conflict",
     "Role": "hierarchy",
     "SQLiteStore": "state",
     "Semaphore": "sync",

@@ -15,7 +15,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..coordination.claims import Conflict
+from ..coordination.conflict import Conflict
 
 TICK = 0.1  # virtual seconds between two looks at what has been clicked
 

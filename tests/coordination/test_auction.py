@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masbook import Agent, Crash, FaultPlan, OnMessage, Partition, World, capability, on, simulate
-from masbook.coordination.auction import CHEAPEST, VICKREY, Award, auction, contract_net, first_price, second_price
+from masbook.coordination.conflict.auction import (
+    CHEAPEST,
+    VICKREY,
+    Award,
+    auction,
+    contract_net,
+    first_price,
+    second_price,
+)
 from masbook.errors import InvalidValue, TaskFailed, UnknownRecipient, Unrecordable
 from masbook.runtime.message import freeze
 

@@ -8,9 +8,7 @@ import math
 import pytest
 
 from masbook import Agent, Conflict, ConflictResolver, FaultPlan, Participant, Trace, World, capability, on, simulate
-from masbook.coordination.case import Negotiator, Proposal
-from masbook.coordination.conflict import FIRST
-from masbook.coordination.strategies import STRATEGIES
+from masbook.coordination.conflict import FIRST, STRATEGIES, Negotiator, Proposal
 from masbook.errors import AgentOffline, InvalidInput, InvalidValue, NotAsync, Unrecordable
 
 GPU = {"resource": "gpu_1"}

@@ -9,11 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masbook import Agent, Conflict, ConflictResolver, Participant, World, capability, simulate
-from masbook.coordination.case import Negotiator
-from masbook.coordination.claims import EXCLUSIVE
-from masbook.coordination.conflict import FIRST
-from masbook.coordination.strategies import STRATEGIES
-from masbook.coordination.voting import RULES
+from masbook.coordination.conflict import FIRST, RULES, STRATEGIES, Negotiator
+from masbook.coordination.conflict.claims import EXCLUSIVE
 
 
 def resolve(parties, strategy, *agents, kind="priority", context=None, seed=7, schedule="fifo", **options):

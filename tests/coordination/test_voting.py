@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masbook import World
-from masbook.coordination.voting import (
+from masbook.coordination.conflict.voting import (
     RULES,
     Ballot,
     Tally,

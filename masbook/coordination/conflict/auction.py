@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ..errors import InvalidValue, Refused, TaskFailed, Undeliverable, UnknownRecipient, WorldError, describe
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.message import MessageType, freeze
+from ...errors import InvalidValue, Refused, TaskFailed, Undeliverable, UnknownRecipient, WorldError, describe
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.message import MessageType, freeze
 from .voting import TieBreak, earliest, favoured
 
 Bids = Mapping[str, float]

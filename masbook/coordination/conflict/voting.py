@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations
 
-from ..errors import InvalidValue
-from ..runtime import require
+from ...errors import InvalidValue
+from ...runtime import require
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import AgentOffline, InvalidValue, MasbookError, describe
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.capability import capability, require_async
-from ..runtime.message import MessageType, freeze
-from ..runtime.trace import KINDS
+from ...errors import AgentOffline, InvalidValue, MasbookError, describe
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.capability import capability, require_async
+from ...runtime.message import MessageType, freeze
+from ...runtime.trace import KINDS
 from .case import Case, Negotiator, Proposal, Strategy
 from .claims import Conflict, Outcome, Participant, Resolution
 from .strategies import STRATEGIES, person

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidValue, describe
-from ..runtime.agent import Agent
-from ..runtime.capability import capability
-from ..runtime.message import freeze
+from ...errors import InvalidValue, describe
+from ...runtime.agent import Agent
+from ...runtime.capability import capability
+from ...runtime.message import freeze
 from .claims import Conflict, Participant, Resolution
 
 if TYPE_CHECKING:
-    from .conflict import ConflictResolver
+    from .resolver import ConflictResolver
 
 
 @dataclass(frozen=True, slots=True)

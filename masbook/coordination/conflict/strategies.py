@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..errors import InvalidValue, describe
-from ..runtime import require
+from ...errors import InvalidValue, describe
+from ...runtime import require
 from .case import Case, Proposal, Strategy
 from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant, is_number
 from .voting import RULES, Ballot

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from ..errors import InvalidValue
-from ..runtime import require
-from ..runtime.message import FrozenDict, freeze
+from ...errors import InvalidValue
+from ...runtime import require
+from ...runtime.message import FrozenDict, freeze
 
 Kind = Literal["resource_contention", "task_assignment", "data_inconsistency", "priority", "capability_overlap"]
 Outcome = Literal["resolved", "escalated", "person", "default", "unresolved"]

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidValue, describe
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.supervision import Supervision
-from ..runtime.trace import Event
+from ...errors import InvalidValue, describe
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.supervision import Supervision
+from ...runtime.trace import Event
 from .claims import EXCLUSIVE, Conflict, Kind, Participant, Resolution
 
 if TYPE_CHECKING:
-    from ..runtime.world import World
+    from ...runtime.world import World
 
 SUBJECTS: dict[str, Kind] = {
     "resource": "resource_contention",
