@@ -1,7 +1,7 @@
 """The rules of the offline model: from a Question to an Answer, by reading the words of the prompt.
 
-`answer` decides between a tool, a filled output schema, and text; `fill` makes data for any JSON schema. Both are plain
-functions: replace them with `offline(expert=...)`.
+`answer` decides between a tool, a filled output schema, and text; `fill` makes data for any JSON schema, and what it
+knows about support tickets is in `reading`. They are plain functions: replace them with `offline(expert=...)`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from typing import Any
+
+from .reading import facts
 
 Schema = dict[str, Any]
 _WORD = re.compile(r"[a-z0-9]+")
@@ -38,7 +40,7 @@ class Question:
 
     `results` are the tools called since the prompt: name, result, and whether it succeeded; `outputs` the forms of
     output to choose from, or `schema` one to answer as JSON text; `tokens` how much was read; `random` the randomness
-    of this call alone, and `slips` the probability that a judgement is one level off.
+    of this call alone, and `slips` the probability that a judgement is one level off, or that a cue is overlooked.
     """
 
     prompt: str
@@ -134,8 +136,7 @@ def fill(
     def inner(part: Schema, name: str = name) -> Any:
         return fill(part, text, name=name, root=root, random=random, slips=slips)
 
-    while "$ref" in schema:
-        schema = {**_resolve(schema["$ref"], root), **{key: schema[key] for key in schema if key != "$ref"}}
+    schema = _whole(schema, root)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
@@ -149,17 +150,22 @@ def fill(
     kind = schema.get("type", "object" if "properties" in schema else "string")
     kind = kind if isinstance(kind, str) else next(one for one in kind if one != "null")
     if kind == "object":
-        return {key: inner(part, key) for key, part in schema.get("properties", {}).items()}
+        parts = {key: _whole(part, root) for key, part in schema.get("properties", {}).items()}
+        known = facts(parts, text, random=random, missed=slips)
+        return {key: known[key] if key in known else inner(part, key) for key, part in parts.items()}
     if kind == "array":
         return _array(schema, text, name, inner)
     return _scalar(kind, schema, text, name)
 
 
-def _resolve(reference: str, root: Schema) -> Schema:
-    found: Any = root
-    for step in reference.removeprefix("#/").split("/"):
-        found = found[step]
-    return dict(found)
+def _whole(schema: Schema, root: Schema) -> Schema:
+    """Return a schema with what it refers to."""
+    while "$ref" in schema:
+        found: Any = root
+        for step in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[step]
+        schema = {**found, **{key: schema[key] for key in schema if key != "$ref"}}
+    return schema
 
 
 def choose(options: list[Any], text: str, about: str = "") -> Any:
