@@ -11,7 +11,7 @@ import pytest
 
 from masbook import Agent, Crash, FaultPlan, World, capability, simulate
 from masbook.coordination import Barrier, Lock, ReadWriteLock, Semaphore
-from masbook.coordination.line import Line
+from masbook.coordination.sync import Line
 from masbook.errors import (
     AgentOffline,
     BarrierBroken,

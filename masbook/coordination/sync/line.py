@@ -1,4 +1,4 @@
-"""Lines: agents that hold something or wait for it, found by name; `sync` makes locks and semaphores of them.
+"""Lines: agents that hold something or wait for it, found by name; `locks` makes locks and semaphores of them.
 
 A change of state never spans an `await`, so that no order of simultaneous events loses a permit: whoever is let in
 holds from that instant, before it wakes up, and gives it on if it was cancelled meanwhile. For another primitive, write
@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from ..errors import AgentOffline, InvalidValue, LockTimeout, NotHeld
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.world import World
+from ...errors import AgentOffline, InvalidValue, LockTimeout, NotHeld
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.world import World
 
 
 class Named:

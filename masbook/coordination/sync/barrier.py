@@ -1,105 +1,20 @@
-"""Synchronisation between the agents of a world: locks, semaphores, read-write locks and barriers, found by name.
+"""Barriers: agents wait for each other, and go on together.
 
-Scenarios and agents make them: `Lock(world, "gpu")` is the same lock wherever that is written. Every hand-over is a row
-of the trace, and `world.explain()` says who waits and who is in the way. All but the barrier are lines that differ in
-who may pass (see `line`).
+Scenarios and agents make them: `Barrier(world, "phase", parties=4)` is the same barrier wherever that is written. What
+happens at one is a row of the trace, and `world.explain()` names a party that has not come.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from ..errors import BarrierBroken, InvalidValue
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.world import World
-from .line import Claim, Line, Named, fail, how_gone
-
-
-class Lock(Line):
-    """One holder at a time.
-
-    With a lease, in virtual seconds, a holder that is late loses the lock to the next in line: its token is stale, its
-    release is NotHeld, and whoever is shown the token can refuse it, by `check` or because it has seen a newer one.
-
-        async with Lock(world, "gpu", lease=60.0).hold(agent, timeout=5.0) as token:
-            await agent.request("ledger", "write", token=token, text="...")
-    """
-
-    kind = "lock"
-    modes = ("lock",)
-
-    def __init__(self, world: World, name: str, lease: float | None = None) -> None:
-        if lease is not None:
-            require.positive("lease", lease)
-        if self.enter(lease=lease):
-            self.lease = lease
-            self.start()
-
-    async def renew(self, agent: Agent, token: int | None = None) -> None:
-        """Let the lease begin anew; NotHeld if it has run out."""
-        self._begin_lease(self._find(agent, token))
-
-    @property
-    def holder(self) -> str | None:
-        """Who holds it."""
-        return next(iter(self.holders), None)
-
-
-class Semaphore(Line):
-    """As many holders as permits; an agent that takes two gives back two."""
-
-    kind = "semaphore"
-    modes = ("semaphore",)
-
-    def __init__(self, world: World, name: str, permits: int | None = None) -> None:
-        if permits is not None or "options" not in vars(self):
-            require.whole("permits", permits)
-        if self.enter(permits=permits):
-            self.permits = permits or 1
-            self.start()
-
-    @property
-    def available(self) -> int:
-        """How many permits are left."""
-        return self.permits - len(self.holders)
-
-
-class ReadWriteLock(Line):
-    """Many readers or one writer, in order of arrival, so that neither starves the other.
-
-    `async with lock.read(agent, timeout=5.0)` holds a share, `async with lock.write(agent)` the whole.
-    """
-
-    kind = "read-write lock"
-    modes = ("write", "read")
-
-    def __init__(self, world: World, name: str) -> None:
-        if self.enter():
-            self.start()
-
-    def admits(self, claim: Claim, held: Sequence[Claim]) -> bool:
-        """Return whether nobody holds it, or only readers do and here is another one."""
-        return not held or (claim.mode == "read" and all(other.mode == "read" for other in held))
-
-    async def acquire_read(self, agent: Agent, timeout: float | None = None) -> int:
-        """Wait in line for a share; see `acquire`."""
-        return await self.acquire(agent, timeout, "read")
-
-    async def acquire_write(self, agent: Agent, timeout: float | None = None) -> int:
-        """Wait in line for the whole; see `acquire`."""
-        return await self.acquire(agent, timeout, "write")
-
-    def read(self, agent: Agent, timeout: float | None = None) -> AbstractAsyncContextManager[int]:
-        """Hold a share in `async with`; see `hold`."""
-        return self.hold(agent, timeout, "read")
-
-    def write(self, agent: Agent, timeout: float | None = None) -> AbstractAsyncContextManager[int]:
-        """Hold the whole in `async with`; see `hold`."""
-        return self.hold(agent, timeout, "write")
+from ...errors import BarrierBroken, InvalidValue
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.world import World
+from .line import Named, fail, how_gone
 
 
 class Barrier(Named):

@@ -1,0 +1,11 @@
+"""Synchronisation between the agents of a world: locks, semaphores, read-write locks and barriers, found by name.
+
+In order of reading: `line` is where agents wait and what changes hands there; `locks` are lines that differ in who may
+pass; `barrier` is a place where they wait for each other.
+"""
+
+from .barrier import Barrier
+from .line import Claim, Line
+from .locks import Lock, ReadWriteLock, Semaphore
+
+__all__ = ["Barrier", "Claim", "Line", "Lock", "ReadWriteLock", "Semaphore"]
