@@ -14,13 +14,13 @@ import pandas as pd
 _NAMES = """kind who type sender to parent topic capability state status outcome fault name
     workflow task next conflict strategy winner resource barrier store key change event reaction
     team role superior how agent model call tool"""
-_TEXTS = "reason error restart filter action target protocol step health text detail description"
+_TEXTS = "limit reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
     sent delivered finished answered waiting service latency
     added ready started begun ended opened undone fairness cost"""
 IDS = "message conversation copies priority"
 _OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity arrived"
-_OPTIONAL += " input_tokens output_tokens limit"
+_OPTIONAL += " input_tokens output_tokens"
 _DATA = "facts content data capabilities tags expected after participants position decision satisfaction skills"
 DTYPES: dict[str, str] = {
     name: dtype

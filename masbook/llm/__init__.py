@@ -12,16 +12,26 @@ if TYPE_CHECKING:
     from .agent import LLMAgent
     from .model import find_model
     from .offline_model import offline
+    from .recording import record, replay
+    from .script import scripted, tool_call
 
 _HOMES = {
     "LLMAgent": "agent",
     "find_model": "model",
     "offline": "offline_model",
+    "record": "recording",
+    "replay": "recording",
+    "scripted": "script",
+    "tool_call": "script",
 }
 __all__ = [
     "LLMAgent",
     "find_model",
     "offline",
+    "record",
+    "replay",
+    "scripted",
+    "tool_call",
 ]
 
 

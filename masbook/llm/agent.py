@@ -8,30 +8,40 @@ model with `model=`, see `find_model`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_ai import Agent as Thinker
+from pydantic_ai.exceptions import UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, UserPromptPart
 from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
-from ..errors import InvalidValue, LimitReached, MasbookError, Undeliverable, UnknownCapability, UnknownRecipient
+from ..errors import InvalidValue, LimitReached, MasbookError
 from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from ..runtime.message import Message, MessageType
+from ..runtime.supervision import Supervision
 from ..runtime.worker import current_worker
 from .budget import Budget, Ledger
-from .model import ObservedModel, find_model
+from .model import ATTEMPTS, ObservedModel, find_model
 from .problems import translated
-from .seal import sealed, stamp
-from .tools import Watched
+from .seal import stamp
+from .tools import FINAL, Watched
+
+if TYPE_CHECKING:
+    from ..runtime.world import World
 
 CALLS = 50  # of the model, for a task or conversation, unless `limits` says otherwise
 RETRIES = 3  # how often the model may mend an output that does not fit
 OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools
+
+
+Keep = Callable[[Any], None]
 
 
 class Said(NamedTuple):
@@ -63,21 +73,22 @@ class LLMAgent(Agent):
         limits: UsageLimits | int = CALLS,
         hops: int = 20,
         timeout: float = 30.0,
-        attempts: int = 3,
+        attempts: int = ATTEMPTS,
+        settings: ModelSettings | None = None,
         **options: Any,
     ) -> None:
         """Give it a name, instructions, and perhaps a model, an output type and tools; `options` are those of Agent.
 
         A tool is a function, whose first parameter may be pydantic-ai's RunContext: `ctx.deps` is this agent. An int
-        as `limits` is a number of calls. UnknownModel, MissingKey, and InvalidValue for an output type without a
-        schema.
+        as `limits` is a number of calls; `settings` are pydantic-ai's, such as the temperature. UnknownModel,
+        MissingKey, and InvalidValue for an output type without a schema.
         """
         super().__init__(name, **options)
         self.instructions = instructions
         self.limits = UsageLimits(request_limit=require.whole("limits", limits)) if isinstance(limits, int) else limits
         self.hops = require.whole("hops", hops)
         self.model = ObservedModel(find_model(model), self, timeout=timeout, attempts=attempts)
-        self.output_type = output_type
+        self.output_type, self.settings = output_type, settings
         self.conversations: dict[str, list[ModelMessage]] = {}
         self.messages: list[ModelMessage] = []  # of the latest conversation
         try:
@@ -95,6 +106,13 @@ class LLMAgent(Agent):
         except Exception as error:
             raise InvalidValue(f"{name}: {_unusable(error, output_type)}") from error
 
+    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
+        """Come into a world; a model that looks back at its end hears of it."""
+        super().enter(world, parent, supervision)
+        join = getattr(self.model.wrapped, "join", None)
+        if join is not None:
+            join(world)
+
     @capability
     async def ask(self, prompt: str, conversation: str | None = None) -> Any:
         """Return the model's answer to a prompt: text, or what `output_type` says.
@@ -103,6 +121,16 @@ class LLMAgent(Agent):
         task has used up its calls.
         """
         return await self._think(prompt, conversation, Ledger.of(self.world).enter(self.handling()))
+
+    @capability
+    async def ask_in_parts(self, prompt: str, conversation: str | None = None) -> AsyncIterator[str]:
+        """Yield the model's answer as it comes, piece by piece; for agents whose output is text."""
+        with self._exchange(conversation, Ledger.of(self.world).enter(self.handling())) as (options, keep):
+            options["model_settings"] = {**(self.settings or {}), "request_timeout": self.model.timeout}
+            async with self._thinker.run_stream(prompt, **options) as result:
+                async for text in result.stream_text(delta=True, debounce_by=None):
+                    yield text
+                keep(result)
 
     async def on_message(self, message: Message) -> None:
         """Answer what it is told, in the conversation of the message, by telling the sender `text`, or `output`."""
@@ -113,9 +141,9 @@ class LLMAgent(Agent):
             output = await self._think(_text(message), f"message {message.conversation}", budget)
             content = {"text": output} if isinstance(output, str) else {"output": output}
             await self.tell(message.sender, message.topic, content)
-        except (MasbookError, Undeliverable, UnknownRecipient, UnknownCapability) as error:
+        except MasbookError as error:
             worker = current_worker.get()
-            if worker is None:
+            if worker is None or isinstance(error, FINAL):
                 raise
             worker.fail(error)
 
@@ -148,44 +176,43 @@ class LLMAgent(Agent):
 
     async def _think(self, prompt: str, conversation: str | None, budget: Budget) -> Any:
         """Run the pydantic-ai agent once; its messages become those of the conversation."""
-        if budget.hops > self.hops:
-            raise self._out_of("hops", self.hops)
-        history = [] if conversation is None else self.conversations.setdefault(conversation, [])
-        run = self.world.new_id("run")
-        try:
-            with sealed(self):
-                result = await self._thinker.run(
-                    prompt,
-                    model=self.model,
-                    deps=self,
-                    message_history=list(history),
-                    run_id=run,
-                    conversation_id=conversation or run,
-                    usage=budget.usage,
-                    usage_limits=self.limits,
-                )
-        except Exception as error:
-            problem = translated(error, self.model.wrapped, self.model.timeout)
-            if isinstance(problem, LimitReached):
-                problem = self._out_of("usage", str(problem))
-            if problem is error:
-                raise
-            raise problem from None
-        history.extend(stamp(result.new_messages(), self.now))
-        self.messages = history
+        with self._exchange(conversation, budget) as (options, keep):
+            result = await self._thinker.run(prompt, **options)
+            keep(result)
         return result.output
 
-    def _out_of(self, reason: str, limit: Any) -> LimitReached:
+    @contextmanager
+    def _exchange(self, conversation: str | None, budget: Budget) -> Iterator[tuple[dict[str, Any], Keep]]:
+        """Give the options of a run and what keeps its messages; end it with masbook's errors."""
+        if budget.hops > self.hops:
+            raise self._out_of("hops", f"{self.hops} hops")
+        history = [] if conversation is None else self.conversations.get(conversation, [])
+        run = self.world.new_id("run")
+        options: dict[str, Any] = {"model": self.model, "deps": self, "usage": budget.usage}
+        options |= {"usage_limits": self.limits, "model_settings": self.settings}
+        options |= {"message_history": list(history), "run_id": run, "conversation_id": conversation or run}
+
+        def keep(result: Any) -> None:
+            self.messages = [] if conversation is None else self.conversations.setdefault(conversation, [])
+            self.messages.extend(stamp(result.new_messages(), self.now))
+
+        try:
+            yield options, keep
+        except Exception as error:
+            problem = translated(error, self.model.wrapped, self.model.timeout)
+            if isinstance(error, UsageLimitExceeded):
+                problem = self._out_of("usage", str(error))
+            if not isinstance(problem, MasbookError):
+                raise
+            raise problem.with_traceback(None) from None  # the way through pydantic-ai explains nothing
+
+    def _out_of(self, reason: str, limit: str) -> LimitReached:
         """Record that a conversation ends here, and return the error that says so."""
         message = self.handling()
-        self.world.trace.record(
-            "conversation_stopped",
-            self.name,
-            conversation=None if message is None else message.conversation,
-            reason=reason,
-            limit=limit,
-        )
-        return LimitReached(f"{self.name} ends the conversation: {reason} {limit}; raise `hops` or `limits` to go on")
+        conversation = None if message is None else message.conversation
+        facts = {"conversation": conversation, "reason": reason, "limit": limit}
+        self.world.trace.record("conversation_stopped", self.name, **facts)
+        return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
 
 
 def _text(message: Message) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -29,11 +29,13 @@ from ..errors import (
 )
 from ..runtime import require
 from .problems import outcome, planned, redact, translated
-from .seal import settle
+from .seal import for_agent, settle
 
 if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
+T = TypeVar("T")
+Recorder = Callable[..., None]  # writes one row: outcome, response, error
 VARIABLE = "MASBOOK_MODEL"  # the environment variable that names the model of whoever does not
 ATTEMPTS = 3  # in all, for one call
 BACKOFF = 0.5  # seconds before the second attempt; twice as long before each further one
@@ -110,8 +112,11 @@ class ObservedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Return the answer of the wrapped model, or raise a ModelError within the deadline."""
-        settings = self._seen(model_settings)
-        response = await self._try(lambda: self.wrapped.request(messages, settings, model_request_parameters))
+        settings = self._visible(model_settings)
+        response, record = await self._try(
+            lambda: self.wrapped.request(messages, settings, model_request_parameters), self.agent.now + self.timeout
+        )
+        record("answered", response)
         return settle(response, messages, self.agent.now)
 
     @asynccontextmanager
@@ -122,62 +127,69 @@ class ObservedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: Any = None,
     ) -> AsyncIterator[StreamedResponse]:
-        """Open a stream as `request` asks; its row is written when it ends."""
-        raise NotImplementedError
-        yield
+        """Open a stream as `request` asks; its row is written when it ends, however it does."""
+        settings = self._visible(model_settings)
+        async with AsyncExitStack() as stack:
 
-    def _seen(self, settings: ModelSettings | None) -> ModelSettings | None:
-        """Return the settings, with no attempts of the provider's own: they would not be seen."""
+            def opened() -> Awaitable[StreamedResponse]:
+                stream = self.wrapped.request_stream(messages, settings, model_request_parameters, run_context)
+                return stack.enter_async_context(stream)
+
+            stream, record = await self._try(opened, self.agent.now + self.timeout)
+            with self._watching(record):
+                yield stream
+            record("answered", stream.get())
+
+    def _visible(self, settings: ModelSettings | None) -> ModelSettings | None:
+        """Return the settings, without attempts of the provider's own: the trace would not have them."""
         if self.wrapped.provider is None:
             return settings
         return {**(settings or {}), "max_retries": 0}
 
-    async def _try(self, request: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
-        call, deadline = self.agent.world.new_id("call"), self.agent.now + self.timeout
-        attempt = 1
-        while True:
+    async def _try(self, request: Callable[[], Awaitable[T]], deadline: float) -> tuple[T, Recorder]:
+        """Return what was requested, after as many attempts as it takes, and what writes the row of the last."""
+        call = self.agent.world.new_id("call")
+        for attempt in range(1, self.attempts + 1):
+            record = self._recorder(call)
             try:
-                return await self._attempt(request, call, deadline)
+                with self._watching(record):
+                    async with asyncio.timeout_at(deadline):
+                        await planned(self.agent)
+                        return await for_agent(self.agent, request), record
             except (ModelRateLimited, ModelUnavailable, ModelMisbehaved) as error:
                 pause = getattr(error, "retry_after", None)
                 pause = BACKOFF * 2 ** (attempt - 1) if pause is None else pause
                 if attempt == self.attempts or self.agent.now + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
-            attempt += 1
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _attempt(
-        self, request: Callable[[], Awaitable[ModelResponse]], call: str, deadline: float
-    ) -> ModelResponse:
-        record = self._recorder(call)
+    @contextmanager
+    def _watching(self, record: Recorder) -> Iterator[None]:
+        """Record what goes wrong, and raise masbook's error for it."""
         try:
-            async with asyncio.timeout_at(deadline):
-                await planned(self.agent)
-                response = await request()
+            yield
         except asyncio.CancelledError:
-            record(outcome="cancelled")
+            record("cancelled")
             raise
         except Exception as error:
             problem = translated(error, self.wrapped, self.timeout)
-            record(outcome=outcome(problem), error=f"{type(problem).__name__}: {describe(problem)}")
+            record(outcome(problem), error=f"{type(problem).__name__}: {describe(problem)}")
             if problem is error:
                 raise
             raise problem from None  # what caused it may show a key
-        usage = response.usage
-        record(
-            outcome="answered",
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cost=cost(response),
-        )
-        return response
 
-    def _recorder(self, call: str) -> Callable[..., None]:
+    def _recorder(self, call: str) -> Recorder:
         """Return what writes the row of an attempt that begins now."""
-        trace, name, model, began = self.agent.world.trace, self.agent.name, self.wrapped.model_name, self.agent.now
+        agent, model, began = self.agent, self.wrapped.model_name, self.agent.now
 
-        def record(**facts: Any) -> None:
-            trace.record("model_called", name, model=model, call=call, seconds=self.agent.now - began, **facts)
+        def record(outcome: str, response: ModelResponse | None = None, error: str | None = None) -> None:
+            facts: dict[str, Any] = {"model": model, "call": call, "seconds": agent.now - began}
+            if response is not None:
+                usage = response.usage
+                facts |= {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+                facts["cost"] = cost(response)
+            agent.world.trace.record("model_called", agent.name, **facts, outcome=outcome, error=error)
 
         return record
 

@@ -1,26 +1,25 @@
 """The seal: everything of pydantic-ai that differs from run to run is made to come from the world, here.
 
 pydantic-ai numbers runs with random ids, stamps messages with the time of day, and runs sync tools in threads.
-`LLMAgent` runs it inside `sealed()`, hands it ids of the world, and keeps what `stamp` returns. `caller` tells a model
-for whom it works: the offline model takes its randomness from that agent's world.
+`LLMAgent` hands it ids of the world and an executor without threads, and keeps what `stamp` returns. `caller` tells a
+model for whom it works: the offline model takes its randomness from that agent's world.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic_ai import Agent as Thinker
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
 if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
+T = TypeVar("T")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)  # what a message of the first instant is dated
 RANDOM_ID = "pyd_ai_"  # how pydantic-ai begins the ids of tool calls that it makes up
 caller: ContextVar[Agent | None] = ContextVar("caller", default=None)
@@ -39,16 +38,14 @@ class InlineExecutor(Executor):
         return future
 
 
-_INLINE = InlineExecutor()
+INLINE = InlineExecutor()
 
 
-@contextmanager
-def sealed(agent: Agent) -> Iterator[None]:
-    """Run pydantic-ai for the agent: no threads, and its models know for whom they work."""
+async def for_agent(agent: Agent, request: Callable[[], Awaitable[T]]) -> T:
+    """Await what a model is requested to do for an agent."""
     token = caller.set(agent)
     try:
-        with Thinker.using_thread_executor(_INLINE):
-            yield
+        return await request()
     finally:
         caller.reset(token)
 

@@ -85,7 +85,10 @@ def conclude(
 ) -> Run:
     """Close the world and return what its run gave."""
     lasted = world.now
-    world.close()
+    try:
+        world.close()
+    except MasbookError as unfinished:  # what looks back at the end, such as a script of which much is left
+        error = error or unfinished
     world.trace.seal()
     plan = None if world.faults is None else world.faults.plan
     if not _is_data(result):

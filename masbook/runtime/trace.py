@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "reaction_failed": ("event", "reaction", "error"),
     # models; `who` is the agent that thinks; one row for each attempt at a call, a cost of None has no known price
     "model_called": ("model", "call", "seconds", "input_tokens", "output_tokens", "cost", "outcome", "error"),
-    "tool_called": ("tool", "call", "seconds", "outcome", "error"),
+    "tool_called": ("tool", "seconds", "outcome", "error"),
     "conversation_stopped": ("conversation", "reason", "limit"),
     # what a scenario wants to remember
     "note": ("text", "data"),

@@ -148,6 +148,7 @@ class World:
         for offer in agent.offers.values():
             _ = offer.input_schema  # a capability that nobody can call is refused now, not at the first request
         self.bus.check_subscriptions(agent)
+        agent.check_place(self)
         supervision = Supervision(restart, max_restarts, within, backoff)
         self.trace.record(
             "spawned",
@@ -235,8 +236,9 @@ class World:
         if not self._closed:
             self._driver.close(lambda: [agent.stop("world closed") for agent in self.agents.values()])
             self._closed = True
-            for farewell in self._farewells:
-                farewell()
+            with contextlib.ExitStack() as farewells:  # each is called, whatever another raises
+                for farewell in reversed(self._farewells):
+                    farewells.callback(farewell)
 
     def when_closed(self, farewell: Callable[[], None]) -> None:
         """Call `farewell` when the world is closed: files and connections end with it."""
