@@ -336,6 +336,13 @@ class TestAgents:
         outcome = world.run(orchestrator.execute(Workflow("test", [Task(f"t{i}", "work") for i in range(6)])))
         assert [task.agent for task in outcome.tasks.values()] == ["hand_0", "hand_1", "hand_2"] * 2
 
+    @pytest.mark.parametrize("heartbeat", [None, 60.0])
+    def test_who_is_done_is_idle_again_and_who_is_not_is_not(self, world, heartbeat):
+        society(world, 2, heartbeat=heartbeat)
+        chain = [Task(name, "work", after=after) for name, after in (("b", []), ("c", ["b"]), ("d", ["c"]))]
+        outcome = execute(world, [Task("a", "work", {"seconds": 9.0}), *chain])
+        assert [task.agent for task in outcome.tasks.values()] == ["hand_0", "hand_1", "hand_1", "hand_1"]
+
     def test_capacity_counts(self, world):
         world.spawn(Hand("big", concurrency=4))
         world.spawn(Hand("small"))
@@ -362,18 +369,20 @@ class TestAgents:
         outcome = execute(world, [Task(f"t{i}", "work") for i in range(2)], hands=0)
         assert {task.agent for task in outcome.tasks.values()} == {"second"}
 
-    def test_a_helper_that_is_gone_is_a_failure_and_not_another_turn(self, world):
+    @pytest.mark.parametrize("seconds", [0.0, 1.0])
+    def test_a_helper_that_is_gone_is_a_failure_and_not_another_turn(self, world, seconds):
         """Otherwise the task would go from one agent to the next for ever, all in one instant."""
 
         class Relay(Agent):
             @capability
-            async def relay(self) -> None:
+            async def relay(self, seconds: float) -> None:
+                await self.sleep(seconds)
                 await self.request("database", "work")
 
         world.spawn(Hand("database")).stop()
         for name in ("relay_1", "relay_2"):
             world.spawn(Relay(name))
-        outcome = execute(world, [Task("a", "relay", retries=1)])
+        outcome = execute(world, [Task("a", "relay", {"seconds": seconds}, retries=1)])
         assert outcome.tasks["a"].status == "failed" and outcome.tasks["a"].attempts == 2
         assert "AgentOffline" in outcome.tasks["a"].error
 
@@ -401,7 +410,6 @@ class TestAgents:
         world.spawn(AlwaysLast("orchestrator"))
         outcome = execute(world, [Task(f"t{i}", "work") for i in range(3)])
         assert {task.agent for task in outcome.tasks.values()} == {"hand_2"} and outcome.time == 3.0
-
 
     @pytest.mark.parametrize("choice", ["hand_0", "ghost", 5, Hand("stranger")])
     def test_a_choice_of_who_is_not_there_fails_the_task_and_is_not_asked_for_ever(self, world, choice):
@@ -438,6 +446,19 @@ class TestNobody:
         outcome = world.run(orchestrator.execute(Workflow("test", [Task("a", "work"), Task("b", "work")])))
         assert outcome.ok and {task.agent for task in outcome.tasks.values()} == {"newcomer"}
         assert outcome.tasks["a"].started == 2.0
+
+    def test_somebody_comes_in_the_very_instant(self, world):
+        orchestrator = society(world, 1)
+        world.agents["hand_0"].stop()
+
+        async def main():
+            workflow = await orchestrator.start(Workflow("test", [Task("a", "work")]))
+            while not rows(world, "task_waiting"):
+                await orchestrator.sleep(0.0)
+            world.spawn(Hand("newcomer"))
+            return await orchestrator.outcome(workflow)
+
+        assert world.run(main()).time == 1.0
 
     def test_somebody_restarts(self, world):
         orchestrator = society(world, 1)
@@ -510,6 +531,24 @@ class TestResources:
         outcome = execute(world, tasks, hands=9, resources={"gpu": 2})
         assert outcome.tasks["big"].started == 1.0
 
+    def test_nor_by_those_who_need_something_else_as_well(self, world):
+        later = [Task(f"later_{i}", "work", resources={"gpu": 1, "disk": 1}) for i in range(9)]
+        tasks = [self.gpu("small_0"), self.gpu("small_1"), self.gpu("big", 2), *later]
+        assert execute(world, tasks, hands=9, resources={"gpu": 2, "disk": 9}).tasks["big"].started == 1.0
+
+    def test_nothing_is_kept_for_a_workflow_that_is_cancelled(self, world):
+        orchestrator = world.spawn(Orchestrator("orchestrator", resources={"gpu": 2}))
+        world.spawn(Hand("hand", concurrency=4))
+
+        async def main():
+            tasks = {"long": self.gpu("a"), "big": self.gpu("a", 2), "small": self.gpu("a")}
+            flows = {name: await orchestrator.start(Workflow(name, [task])) for name, task in tasks.items()}
+            await orchestrator.sleep(0.5)
+            await orchestrator.cancel(flows["big"])
+            return await orchestrator.outcome(flows["small"])
+
+        assert world.run(main()).tasks["a"].started == 0.5
+
     def test_who_waits_for_one_resource_does_not_hold_up_who_needs_another(self, world):
         tasks = [self.gpu("g0"), self.gpu("g1"), Task("d0", "work", resources={"disk": 1})]
         assert execute(world, tasks, resources={"gpu": 1, "disk": 1}).tasks["d0"].started == 0.0
@@ -530,6 +569,7 @@ class TestResources:
     def test_fractions_add_up(self, world):
         tasks = [*[self.gpu(f"t{i}", 0.1 * (i % 3 + 1)) for i in range(30)], self.gpu("all", 1.0)]
         assert execute(world, tasks, hands=9, resources={"gpu": 1.0}).ok
+        assert execute(world, [self.gpu("a", 0.1), self.gpu("b", 0.2)], resources={"gpu": 0.3}).time == 1.0
 
     def test_resources_come_back_from_whoever_fails_or_is_cancelled(self, world):
         orchestrator = world.spawn(Orchestrator("orchestrator", resources={"gpu": 1}))
@@ -590,6 +630,19 @@ class TestRollback:
     def test_cancellation_and_time_out_roll_back_too(self, world):
         assert execute(world, self.tasks(Task("c", "work", {"seconds": 9.0}, after=["b"])), timeout=3.0).ended == 3.0
         assert len(rows(world, "task_undone")) == 2
+
+    def test_a_rollback_is_neither_cancelled_nor_timed_out_nor_begun_again(self, world):
+        orchestrator = society(world)
+        first = Task("a", "work", compensation=("work", {"seconds": 5.0}))
+        broken = Task("z", "flaky", {"failures": 9}, after=["a"])
+        workflow = world.run(orchestrator.start(Workflow("test", [first, broken], timeout=4.0)))
+        world.run(until=3.0)
+        assert world.run(orchestrator.status(workflow))["status"] == "rolling_back"
+        for steer in (orchestrator.cancel, orchestrator.pause, orchestrator.resume):
+            assert world.run(steer(workflow)) is False
+        outcome = world.run(orchestrator.outcome(workflow))
+        assert outcome.status == "failed" and outcome.ended == 7.0
+        assert [row["task"] for row in rows(world, "task_undone")] == ["a"]
 
     def test_nothing_is_undone_of_what_is_continued_or_completed(self, world):
         assert execute(world, self.tasks(self.broken()), on_failure="continue").status == "completed"
@@ -893,6 +946,25 @@ class TestRefused:
         self.refuse(world, "'a' needs 'unfly'", [Task("a", "work", compensation="unfly")])
         self.refuse(world, "'a' needs 'ping'", [Task("a", "ping")])
         self.refuse(world, "'a' needs 'discover'", [Task("a", "discover")])
+        self.refuse(world, "'a' needs 'execute'", [Task("a", "execute")])
+
+    def test_a_search_along_many_paths_is_no_search_along_each(self, world):
+        layers = [
+            Task(f"{i}{side}", "work", after=[f"{i - 1}a", f"{i - 1}b"] if i else [])
+            for i in range(60)
+            for side in "ab"
+        ]
+        last = Task("last", "work", {"value": "${aside.by}"}, after=["59a"])
+        self.refuse(world, "does not come after 'aside'", [*layers, Task("aside", "work"), last])
+
+    def test_what_streams_is_no_task(self, world):
+        class Writer(Agent):
+            @capability
+            async def draft(self):
+                yield "once"
+
+        world.spawn(Writer("writer"))
+        self.refuse(world, "'a' needs 'draft'", [Task("a", "draft")])
 
     def test_references(self, world):
         self.refuse(world, r"\${ghost.x}; 'ghost' is no task", [Task("a", "work", {"value": "${ghost.x}"})])

@@ -17,5 +17,5 @@ def test_options_may_be_numbers():
 @pytest.mark.parametrize("value", ["", " \n", None, 5, ["a"], b"a"])
 def test_text_is_not_empty(value):
     assert require.text("name", "a b") == "a b"
-    with pytest.raises(InvalidValue, match="name is .*: give some text"):
+    with pytest.raises(InvalidValue, match=r"name is .*: give some text"):
         require.text("name", value)

@@ -84,7 +84,8 @@ class Execution(Staff):
         while job.ended is None and (agent := await self.choose(task.capability)) is not None:
             if self._present(agent) is None:  # asking again would get the same answer, for ever
                 raise AgentOffline(f"choose returned {agent!r}: return the name of an agent that runs, or None")
-            now = job.begin(agent, world.clock())
+            now = world.clock()
+            job.begin(agent, now)
             world.trace.append((now, "task_started", agent, flow.id, task.id, job.attempts))
             self._give(agent, 1)
             try:
@@ -99,7 +100,7 @@ class Execution(Staff):
                 flow.keep(job, result)
                 return self._settle(job, "completed", None, agent)
             except (AgentCrashed, AgentOffline) as error:
-                if not self._lost(agent, error, now):
+                if _raised_by(agent, error):  # gone is somebody whom it has asked
                     raise
                 self._note_failure(job, error, "reassign")
             finally:
@@ -118,12 +119,6 @@ class Execution(Staff):
             return f"it needs the result of {missing!r}, which was skipped"
         job.inputs = resolve(job.task.inputs, flow.context)
         return None
-
-    def _lost(self, name: str, error: Exception, since: float) -> bool:
-        """Return whether this agent is gone, not one that it has asked; one that fails at once, yet lives, is not."""
-        agent = self.world.bus.agent(name)
-        alive = agent is not None and agent.responsive and self.now == since
-        return not alive and not _raised_by(name, error)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         """Try a task again later, or end it, unless it has ended: its lane may have been cancelled for that."""
@@ -236,7 +231,7 @@ class Execution(Staff):
         flow.status, flow.verdict = "rolling_back", (status, detail)
         self._drop(flow, detail)
         if flow.undo and status != "completed":
-            self._note(flow, detail)
+            self._note(flow)
             self.background(self._roll_back(flow))
         else:
             self._conclude(flow)
@@ -256,12 +251,8 @@ class Execution(Staff):
         self._admit()
 
     def _conclude(self, flow: Flow) -> None:
-        outcome = flow.conclude(self.now)
-        for end in flow.ends:
-            end()
-        self._note(flow, outcome.detail)
-        if not flow.done.done():
-            flow.done.set_result(outcome)
+        flow.conclude(self.now)
+        self._note(flow)
 
     def _abandon(self, flow: Flow) -> None:
         """End a workflow as it stands: the orchestrator is gone."""
@@ -274,8 +265,7 @@ class Execution(Staff):
         self._conclude(flow)
 
     async def _roll_back(self, flow: Flow) -> None:
-        """Undo the completed tasks, the last one first, once the cancelled ones have let go."""
-        await asyncio.gather(*flow.lanes, return_exceptions=True)
+        """Undo the completed tasks, the last one first."""
         for job in reversed(flow.undo):
             agent, text = None, None
             capability, given = cast(tuple[str, Any], job.task.compensation)
@@ -292,8 +282,8 @@ class Execution(Staff):
             self.world.trace.record("task_undone", agent or self.name, workflow=flow.id, task=job.task.id, error=text)
         self._conclude(flow)
 
-    def _note(self, flow: Flow, detail: str | None = None) -> None:
-        facts = {"workflow": flow.id, "name": flow.workflow.name, "status": flow.status, "detail": detail}
+    def _note(self, flow: Flow) -> None:
+        facts = {"workflow": flow.id, "name": flow.workflow.name, "status": flow.status, "detail": flow.verdict[1]}
         self.world.trace.record("workflow", self.name, **facts)
 
 

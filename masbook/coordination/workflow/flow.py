@@ -40,17 +40,21 @@ class Job:
     holds: Mapping[Key, float] | None = None
     timer: Any = None  # of the next attempt, or of the end of a wait
 
-    def begin(self, agent: str, now: float) -> float:
-        """Count an attempt by an agent; return when it began."""
+    def begin(self, agent: str, now: float) -> None:
+        """Count an attempt by an agent."""
         self.status, self.agent = "running", agent
         self.attempts += 1
         if self.started is None:
             self.started = now
-        return now
 
     def outcome(self) -> TaskRecord:
         """Return what has become of it."""
         return TaskRecord(self.status, self.agent, self.attempts, self.started, self.ended, self.error, self.undone)
+
+    def needs(self) -> dict[Key, float]:
+        """Return the resources that it needs."""
+        own = self.flow.workflow.resources
+        return {(self.flow.id if name in own else "", name): n for name, n in self.task.resources.items()}
 
 
 class Flow:
@@ -61,7 +65,6 @@ class Flow:
         self.status = "running"
         self.verdict: tuple[str, str | None] = ("completed", None)  # how it has ended, or will when it is rolled back
         self.outcome: Outcome | None = None
-        self.tasks: dict[str, Task] = {}
         self.jobs: dict[str, Job] = {}
         self.ready: list[tuple[float, int, Job]] = []
         self.open = 0  # tasks that have not ended
@@ -93,7 +96,6 @@ class Flow:
                 if (before := jobs[name]).ended is None:
                     job.behind += 1
                     before.followers.append(job)
-            self.tasks[task.id] = task
         self.open += len(tasks)
         return [job for task in tasks if not (job := jobs[task.id]).behind]
 
@@ -139,21 +141,17 @@ class Flow:
         facts = {"workflow": self.id, "name": self.workflow.name, "status": self.status, "total": len(self.jobs)}
         return {**facts, "tasks": dict(sorted(states.items())), "progress": share, "running": running}
 
-    def conclude(self, now: float) -> Outcome:
-        """End it and return its outcome."""
+    def conclude(self, now: float) -> None:
+        """End it, and hand its outcome to who waits."""
         self.status, detail = self.verdict
-        data = (
-            FrozenDict(self.results),
-            {name: job.outcome() for name, job in self.jobs.items()},
-            FrozenDict(self.shared),
-        )
-        self.outcome = Outcome(self.id, self.workflow.name, self.status, *data, self.began, now, detail)
-        return self.outcome
-
-    def needs(self, task: Task) -> dict[Key, float]:
-        """Return the resources that a task needs."""
-        own = self.workflow.resources
-        return {(self.id if name in own else "", name): amount for name, amount in task.resources.items()}
+        results, context = FrozenDict(self.results), FrozenDict(self.shared)
+        tasks = {name: job.outcome() for name, job in self.jobs.items()}
+        name, status = self.workflow.name, self.status
+        self.outcome = Outcome(self.id, name, status, results, tasks, context, self.began, now, detail)
+        for end in self.ends:
+            end()
+        if not self.done.done():
+            self.done.set_result(self.outcome)
 
 
 class Resources:
@@ -181,13 +179,13 @@ class Resources:
         reserved: Counter[Key] = Counter()
         while heads:
             (_, _, job), key = heapq.heappop(heads)
-            needs = job.flow.needs(job.task)
+            needs = job.needs()
             if not job.flow.room or any(self.free[k] - reserved[k] < need - 1e-9 for k, need in needs.items()):
                 if job.flow.status == "running":
                     reserved.update(needs)
                 continue
             job.holds = needs
-            self.free.update({key: self.free[key] - need for key, need in needs.items()})
+            self.free.update({k: self.free[k] - need for k, need in needs.items()})
             line = self.lines[key]
             heapq.heappop(line)
             if line:

@@ -89,7 +89,7 @@ class Orchestrator(Execution):
         if parent is not None and parent not in flow.jobs:
             raise InvalidWorkflow(f"{parent!r} is no task of {workflow}; its tasks are {', '.join(flow.jobs)}")
         new = listed(tasks)
-        check(new, flow.tasks, flow.workflow.context)
+        check(new, {name: job.task for name, job in flow.jobs.items()}, flow.workflow.context)
         self._check_means(flow.workflow, new)
         self._take_in(flow, new, parent)
         return [task.id for task in new]
