@@ -210,6 +210,9 @@ class Agent(Life):
 
     # What the world and the bus call
 
+    def check_place(self, world: World) -> None:
+        """Raise an error if the agent cannot live in this world; nothing has been recorded of it then."""
+
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
         """Come into a world and begin to live; `world.spawn` calls it."""
         self._world, self.parent, self.supervision = world, parent, supervision

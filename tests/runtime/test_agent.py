@@ -53,6 +53,17 @@ class TestNames:
             second.spawn(ann)
         assert ann.world is first
 
+    def test_one_that_refuses_its_place_leaves_nothing_behind(self, world):
+        class Choosy(Agent):
+            def check_place(self, world):
+                raise InvalidValue("no board: spawn one first")
+
+        before = len(world.trace)
+        with pytest.raises(InvalidValue, match="no board"):
+            world.spawn(Choosy("ann"))
+        assert len(world.trace) == before and "ann" not in world.agents
+        world.spawn(Agent("ann"))
+
     def test_only_agents_are_spawned(self, world):
         for thing in (Agent, "ann", None):
             with pytest.raises(InvalidValue, match="Agent"):
