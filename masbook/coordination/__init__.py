@@ -9,13 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .board import TaskBoard
-    from .book import TeamTask
     from .conflict import Conflict, ConflictDetector, ConflictResolver, Negotiator, Participant, Resolution
-    from .dispatch import Coordinator, Worker
+    from .dispatch import Coordinator, PriorityQueues, TaskOutcome, Worker
     from .events import DomainEvent, EventBus, EventType, ReactiveCoordinator, emit
-    from .hierarchy import Member, Role, Skill
-    from .pools import PriorityQueues
+    from .hierarchy import Member, Role, Skill, TaskBoard, TeamTask
     from .state import (
         Entry,
         MemoryStore,
@@ -49,7 +46,7 @@ _HOMES = {
     "Orchestrator": "workflow",
     "Outcome": "workflow",
     "Participant": "conflict",
-    "PriorityQueues": "pools",
+    "PriorityQueues": "dispatch",
     "ReactiveCoordinator": "events",
     "ReadWriteLock": "sync",
     "ReplicatedStore": "state",
@@ -61,8 +58,9 @@ _HOMES = {
     "StateService": "state",
     "StateStore": "state",
     "Task": "workflow",
-    "TaskBoard": "board",
-    "TeamTask": "book",
+    "TaskBoard": "hierarchy",
+    "TaskOutcome": "dispatch",
+    "TeamTask": "hierarchy",
     "Worker": "dispatch",
     "Workflow": "workflow",
     "emit": "events",
@@ -101,6 +99,7 @@ __all__ = [
     "StateStore",
     "Task",
     "TaskBoard",
+    "TaskOutcome",
     "TeamTask",
     "Worker",
     "Workflow",

@@ -11,7 +11,7 @@ from teams import Scripted, busy_day, rows, staff, submit_all, violations
 
 from masbook import Agent, FaultPlan, World, simulate
 from masbook.coordination import Member, TaskBoard, TeamTask
-from masbook.errors import InvalidInput, InvalidValue, Stuck, Unrecordable
+from masbook.errors import AgentOffline, InvalidInput, InvalidValue, Stuck, Unrecordable
 from masbook.runtime.faults import Crash
 
 CRASHES = FaultPlan(
@@ -135,6 +135,13 @@ class TestGivingOut:
             ({"timeout": -1.0}, InvalidValue),
             ({"duration": -1.0}, InvalidValue),
             ({"subtasks": ["a"]}, InvalidValue),
+            ({"subtasks": None}, InvalidValue),
+            ({"subtasks": TeamTask("a")}, InvalidValue),
+            ({"requires": {"network": float("nan")}}, InvalidValue),
+            ({"timeout": float("nan")}, InvalidValue),
+            ({"priority": True}, InvalidValue),
+            ({"id": 5}, InvalidValue),
+            ({"data": [1]}, InvalidValue),
             ({"data": {"file": open}}, Unrecordable),
         ],
     )
@@ -163,7 +170,15 @@ class TestGivingOut:
         assert len(world.run(board.tasks())) == 1 and world.run(board.task("over")).children == ()
 
     @pytest.mark.parametrize(
-        "bad", [{"patience": 0}, {"patience": -1}, {"default": open}, {"choose": "best"}, {"ask_person": print}]
+        "bad",
+        [
+            {"patience": 0},
+            {"patience": -1},
+            {"patience": float("nan")},
+            {"default": open},
+            {"choose": "best"},
+            {"ask_person": print},
+        ],
     )
     def test_bad_boards(self, bad):
         with pytest.raises(InvalidValue):
@@ -176,6 +191,12 @@ class TestGivingOut:
             world.run(getattr(board, operation)("ghost"))
         with pytest.raises(InvalidValue):
             board.when_done("ghost", print)
+
+    def test_what_cannot_be_called_back_is_refused(self, world):
+        board = staff(world)
+        task = world.run(board.submit(TeamTask("a")))
+        with pytest.raises(InvalidValue, match="when_done cannot call None"):
+            board.when_done(task.id, None)
 
 
 class TestParents:
@@ -275,6 +296,43 @@ class TestFailures:
         assert (unlucky.status, unlucky.attempts, unlucky.error) == ("failed", 2, "ValueError: no luck")
         assert [row["next"] for row in rows(world.trace, "task_failed", task=unlucky.id)] == ["retry", "end"]
 
+    def test_a_retry_does_not_make_good_for_a_subtask_that_failed(self, world):
+        board = staff(world)
+        parts = [TeamTask("a", data={"fail": 9})]
+        task = TeamTask("move", requires=["routing"], retries=1, duration=5.0, subtasks=parts)
+        [parent] = world.run(submit_all(board, task))
+        assert (parent.status, parent.ended) == ("failed", 1.0) and not violations(world.trace)
+
+    def test_an_escalation_that_fails_goes_further_up(self, world):
+        class Overtaxed(Scripted):
+            async def work(self, task):
+                if self.name == "carl":
+                    raise ValueError("beyond me too")
+                return await super().work(task)
+
+        board = staff(world, Overtaxed)
+        [task] = world.run(submit_all(board, TeamTask("a", assignee="wim", data={"escalate": "policy"})))
+        above = world.run(board.task(task.children[0]))
+        assert (above.worker, above.status, task.status) == ("sue", "completed", "completed")
+
+    def test_an_escalation_to_one_who_leaves_goes_further_up(self, world):
+        async def scenario():
+            board = staff(world)
+            await board.submit(TeamTask("long", assignee="carl", duration=9.0, on_failure="escalate"))
+            asked = await world.agents["wim"].escalate("policy")
+            await asyncio.sleep(1.0)
+            world.agents["carl"].stop()
+            return [(task.worker, task.status) for task in [await board.outcome(id) for id in ("task-1", asked.id)]]
+
+        assert world.run(scenario()) == [("sue", "completed")] * 2
+
+    def test_an_escalation_policy_that_errs_when_a_task_is_late_is_seen(self, world):
+        board = staff(world, escalation=lambda member, team: member)
+        task = TeamTask("a", assignee="wim", duration=9.0, timeout=1.0, on_failure="escalate")
+        [task] = world.run(submit_all(board, task))
+        [crash] = rows(world.trace, "crashed")
+        assert crash["who"] == "board" and "not above wim" in crash["message"] and task.status == "cancelled"
+
     def test_what_was_delegated_in_a_failed_attempt_is_given_up(self, world):
         class Wavering(Scripted):
             async def work(self, task):
@@ -356,28 +414,6 @@ class TestPersons:
         [task] = world.run(submit_all(board, TeamTask("a", assignee="sue", data={"escalate": "budget"})))
         assert task.ended == 31.0 and world.run(board.task(task.children[0])).result == {"grant": False}
 
-    def test_anybody_may_answer_in_time(self, world):
-        board, client = staff(world), world.spawn(Agent("client"))
-
-        async def scenario():
-            asked = await world.agents["sue"].escalate("budget")
-            await asyncio.sleep(5.0)
-            await client.request("board", "answer", task=asked.id, answer="granted")
-            with pytest.raises(InvalidValue, match="waits for no answer"):
-                await board.answer(asked.id, "no")
-            return await board.outcome(asked.id)
-
-        task = world.run(scenario())
-        assert (task.result, task.ended) == ("granted", 5.0)
-        world.run(until=100.0)
-        assert world.run(board.task(task.id)) == task and not violations(world.trace)
-
-    def test_an_answer_to_somebody_elses_task_is_refused(self, world):
-        board = staff(world)
-        task = world.run(board.submit(TeamTask("a")))
-        with pytest.raises(InvalidValue, match="waits for no answer"):
-            world.run(board.answer(task.id, "x"))
-
     def test_a_hook_that_fails_fails_the_task(self, world):
         async def nobody(task):
             raise LookupError("no such person")
@@ -422,14 +458,6 @@ class TestAbsence:
         assert {task.error for task in tasks} == {"impossible: nobody is left who has network 1"}
         assert other.status == "completed" and not violations(world.trace)
 
-    def test_a_deputy_does_what_was_for_one_who_is_away(self):
-        async def scenario(world):
-            board = staff(world)
-            return await submit_all(board, TeamTask("a", assignee="tess", duration=4.0))
-
-        run = simulate(scenario, faults=FaultPlan(appointments=[Crash("tess", 1.0, 60.0)]))
-        assert run.result[0].worker == "carl" and run.result[0].ended == 5.0
-
     def test_stopping_the_board_ends_every_task(self, world):
         """Seed defect of 004: stopping the system lost the tasks."""
         board = staff(world, only=["tess"])
@@ -445,16 +473,29 @@ class TestAbsence:
         world.run(until=20.0)
         assert world.agents["tess"].workload == 0 and world.agents["tess"].state == "idle"
 
-    def test_a_board_that_crashes_takes_its_tasks_up_again(self):
+    def test_a_board_that_crashes_ends_its_tasks_and_takes_others_when_it_is_back(self):
         async def scenario(world):
             board = staff(world)
-            tasks = [await board.submit(TeamTask(f"{n}", duration=2.0, requires=["network"])) for n in range(2)]
-            await asyncio.sleep(3.0)
-            return [await board.outcome(task.id) for task in tasks]
+            first = await board.submit(TeamTask("a", duration=2.0))
+            await asyncio.sleep(1.5)
+            with pytest.raises(AgentOffline, match="takes no more tasks: it crashed"):
+                await board.submit(TeamTask("b"))
+            await asyncio.sleep(1.0)
+            return [await board.outcome(first.id), *await submit_all(board, TeamTask("c"))]
 
         run = simulate(scenario, faults=FaultPlan(appointments=[Crash("board", 1.0, 1.0)]))
-        assert [(task.status, task.ended) for task in run.result] == [("completed", 4.0), ("completed", 6.0)]
-        assert not violations(run.trace)
+        assert [(task.status, task.error, task.ended) for task in run.result] == [
+            ("cancelled", "board has crashed", 1.0),
+            ("completed", None, 3.5),
+        ]
+        assert run.result[1].worker == "wim" and not violations(run.trace)  # whose hand was free again
+
+    def test_a_board_that_has_stopped_takes_no_more_tasks(self, world):
+        board = staff(world)
+        world.run(board.submit(TeamTask("a")))
+        board.stop()
+        with pytest.raises(AgentOffline, match="board takes no more tasks"):
+            world.run(board.submit(TeamTask("b")))
 
     def test_a_stuck_world_names_the_task(self):
         async def scenario(world):
@@ -489,6 +530,19 @@ class TestCallbacks:
 
         world.run(scenario())
         assert told == ["completed", "late", "failed", "late"]
+
+    def test_it_is_called_too_when_the_board_stops_or_crashes(self):
+        async def scenario(world, crash):
+            told = []
+            board = staff(world)
+            task = await board.submit(TeamTask("a"))
+            board.when_done(task.id, lambda task: told.append(task.status))
+            await asyncio.sleep(0.5)
+            board.crash(ValueError("x")) if crash else board.stop()
+            await asyncio.sleep(1.0)
+            return told
+
+        assert [simulate(scenario, crash=crash).result for crash in (True, False)] == [["cancelled"]] * 2
 
     def test_it_may_be_a_coroutine_function_and_submit_more(self, world):
         async def scenario():
@@ -641,6 +695,9 @@ class TestInvariants:
         class Vain(TaskBoard):
             def _above(self, who):
                 return who
+
+            def _check(self, plan):
+                """Let anything pass."""
 
         async def scenario(world):
             board = world.spawn(Vain())

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from teams import PLACES, Scripted, rows, staff, submit_all
 
 from masbook import Agent, FaultPlan, World, simulate
-from masbook.coordination import Member, Role, Skill, TaskBoard, TeamTask
-from masbook.coordination.hierarchy import best_fit, next_level
+from masbook.coordination.hierarchy import Member, Role, Skill, TaskBoard, TeamTask, best_fit, next_level
 from masbook.errors import InvalidInput, InvalidValue, Stuck
 from masbook.runtime.faults import Crash
 
@@ -62,6 +61,8 @@ class TestRolesAndSkills:
             ({"skills": {"network": 2.5}}, "level of 'network'"),
             ({"skills": {"": 2}}, "give it a name"),
             ({"skills": ["network"]}, "give Skill"),
+            ({"skills": None}, "give Skill"),
+            ({"skills": 5}, "give Skill"),
             ({"capacity": 0}, "capacity"),
             ({"capacity": -1}, "capacity"),
             ({"capacity": 1.5}, "capacity"),
@@ -97,7 +98,8 @@ class TestPlaces:
         board = staff(world)
         with pytest.raises(InvalidValue, match=hint):
             world.spawn(Member("m", "specialist", superior=superior))
-        assert "m" not in world.agents and "m" not in board.team and not rows(world.trace, "joined", who="m")
+        assert "m" not in world.agents and "m" not in board.team
+        assert not rows(world.trace, "spawned", "joined", who="m")
 
     def test_superiors_form_no_circle_even_when_somebody_is_replaced(self, world):
         staff(world)
@@ -178,6 +180,8 @@ class TestTools:
 
     def test_delegated_work_is_never_ones_own(self, world):
         staff(world)
+        with pytest.raises(InvalidValue, match="tess cannot delegate 'cable' to itself"):
+            world.run(world.agents["tess"].delegate("cable", to="tess"))
         task = world.run(world.agents["tess"].delegate("cable", requires=["network"]))
         assert task.status == "failed" and task.error == "impossible: nobody can do it who has network 1"
 

@@ -1,15 +1,14 @@
 """The task board of a team: who does which task, and when.
 
-An agent like any other: `submit`, `task`, `outcome`, `cancel`, `answer` and `team_status` answer calls and messages.
-The board gives the most urgent task to a member with the skills and a free hand as soon as there are both; what must
-wait holds up nobody behind it. The seams are plain functions: `choose` says who gets a task, `escalation` who is the
-next level.
+An agent like any other: `submit`, `task`, `outcome`, `cancel` and `team_status` answer calls and messages. The board
+gives the most urgent task to a member with the skills and a free hand as soon as there are both; what must wait holds
+up nobody behind it. The seams are plain functions: `choose` says who gets a task, `escalation` who is the next level.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+from bisect import insort
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -17,23 +16,24 @@ from functools import partial
 from random import Random
 from typing import Any, Literal
 
-from ..errors import InvalidValue, describe
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.capability import capability, require_async
-from ..runtime.message import freeze
-from ..runtime.supervision import Supervision
-from ..runtime.world import World
+from ...errors import AgentOffline, InvalidValue, describe
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.capability import capability, require_async
+from ...runtime.message import freeze
+from ...runtime.supervision import Supervision
+from ...runtime.world import World
 from .book import PERSON, TaskBook, TeamTask
-from .hierarchy import Member, best_fit, next_level, superiors
+from .team import Member, best_fit, next_level, superiors
 
 
 class TaskBoard(TaskBook):
     """Keeps the tasks of a team and gives them out.
 
     Every task ends exactly once, a parent after its subtasks; nobody has more in hand than its capacity. What is
-    escalated above the top is for `ask_person`, a coroutine function of the task; whether there is one or not, anybody
-    may `answer` it. After `patience` virtual seconds the answer is `default`.
+    escalated above the top is for `ask_person`, a coroutine function of the task; after `patience` virtual seconds
+    without an answer, that is `default`. Members are asked by message, at least once: a task whose message is lost ends
+    by its `timeout`, and one whose message comes twice is worked on twice, but ends once.
 
         board = world.spawn(TaskBoard("board"))
         world.spawn(Member("ada", "specialist", {"billing": 4}))
@@ -59,7 +59,7 @@ class TaskBoard(TaskBook):
         self.choose, self.escalation, self.ask_person = choose, escalation, ask_person
         self.patience, self.default = require.positive("patience", patience), freeze(default, "default")
         self.team: dict[str, Member] = {}
-        self._queues: dict[Any, list[tuple[int, int, str]]] = {}  # pending tasks by who may do them, most urgent first
+        self._queued: list[tuple[int, int, str, str]] = []  # tasks to give out, the most urgent first
         self._places: dict[str, int] = {}  # by first come; a task that is given back keeps its place
         self._fresh: list[str] = []  # queued since tasks were last given out
         self._attempts: dict[str, asyncio.Task[Any]] = {}  # the work in hand, by task
@@ -71,45 +71,38 @@ class TaskBoard(TaskBook):
         task: TeamTask,
         parent: str | None = None,
         by: str | None = None,
-        how: Literal["delegated", "assistance", "escalated"] | None = None,
+        how: Literal["delegated", "assistance", "escalated"] = "delegated",
     ) -> TeamTask:
         """Add a task and those below it, and return it as it is now; what nobody can do has failed already.
 
-        A subtask is at least as urgent as its parent. `by` and `how` are for members. InvalidValue for an id that is
-        taken, a parent that is not there or has ended, and an assignee who is not there or lacks a skill.
+        A subtask is at least as urgent as its parent. `by` names the member who hands it over. InvalidValue for an id
+        that is taken, a parent that is not there or has ended, and an assignee who is not there or lacks a skill.
         """
         if not isinstance(task, TeamTask):
             raise InvalidValue(f"submit takes a task, not {task!r}: give TeamTask(title, priority=..., requires=...)")
-        above = None if parent is None else await self.task(parent)
+        if not self.unborn and self.state in ("error", "offline"):
+            raise AgentOffline(f"{self.name} takes no more tasks: {self.why_offline()}")
+        above = None if parent is None else self._find(parent)
         if above is not None and above.ended is not None:
             raise InvalidValue(f"{parent} has {above.status}: it takes no more subtasks")
-        if how is not None and by not in self.team:
+        if by is not None and by not in self.team:
             raise InvalidValue(f"{by!r} is not in the team of {self.name}: only a member can hand a task over")
         if how == "escalated" or (how == "assistance" and not task.requires):
             task = replace(task, assignee=self._above(by))
         usual = f"{parent}.{len(above.children) + 1}" if above else self.world.new_id("task")
-        plan = self._plan(replace(task, id=task.id or usual, by=by if how else None), above)
+        plan = self._plan(replace(task, id=task.id or usual, by=by), above)
         id = plan[0].id
         self._check(plan)
         if above is not None:
             self._put(above.id, children=(*above.children, id))
         for new in plan:
             self._enter(new)
-        if how is not None:
-            self._record_handover(id, str(by), task.assignee, how, task.description or task.title)
+        if by is not None:
+            self._record_handover(id, by, task.assignee, how, task.description or task.title)
         for new in plan:
             if self._book[new.id].status == "pending":  # or it has ended with an impossible one before it
                 self._queue(new)
         return self._book[id]
-
-    @capability
-    async def answer(self, task: str, answer: Any) -> TeamTask:
-        """Answer for the person above the top; InvalidValue unless the task waits for that."""
-        found = await self.task(task)
-        if found.status != "in_progress" or found.worker != PERSON:
-            raise InvalidValue(f"{task} is {found.status} and waits for no answer; see tasks(status='in_progress')")
-        self._finish(task, freeze(answer, "answer"), "answered")
-        return self._book[task]
 
     @capability(cost=0.1)
     async def team_status(self) -> dict[str, Any]:
@@ -136,16 +129,10 @@ class TaskBoard(TaskBook):
         world.named["board", self.name] = self
 
     async def on_start(self) -> None:
-        """Take back what was in hand if the board has crashed."""
+        """End every task when the board stops or crashes: nobody waits for one in vain."""
+        self.when_gone(self._abandon)
         self._stirred = False
-        for task in await self.tasks("in_progress"):
-            self._give_back(task.id, f"{self.name} has crashed")
         self.stir()
-
-    async def on_stop(self) -> None:
-        """End what is left: nobody waits for it in vain."""
-        for id in list(self._book):
-            self._end(id, "cancelled", f"{self.name} has stopped")
 
     def admit(self, member: Member) -> None:
         """Take a member into the team."""
@@ -172,76 +159,74 @@ class TaskBoard(TaskBook):
             if task.assignee not in (None, PERSON) and (member is None or not member.can(task)):
                 lack = f"lacks {task.needs}" if member else "is not in the team"
                 raise InvalidValue(f"{task.assignee!r} {lack}: name somebody else to do {task.title!r}, or nobody")
+            if task.assignee is not None and task.assignee == task.by:
+                raise InvalidValue(f"{task.by} cannot delegate {task.title!r} to itself: name another, or nobody")
 
     def _queue(self, task: TeamTask) -> None:
-        """Let a task wait for a free hand; it fails where nobody will ever have one for it."""
+        """Let a task wait for a free hand, which the person always has; it fails where nobody will ever have one."""
+        if task.assignee == PERSON:
+            return self._start(task, PERSON)
         if not self._able(task):
             return self._fail(task.id, f"impossible: nobody can do it who has {task.needs}")
         place = self._places.setdefault(task.id, len(self._places))
-        key = (task.assignee, task.by, task.needs)
-        heapq.heappush(self._queues.setdefault(key, []), (-task.priority, place, task.id))
+        insort(self._queued, (-task.priority, place, task.id, f"{task.needs} {task.assignee} {task.by}"))
         self._fresh.append(task.id)
-        self.stir()
-        return None
+        return self.stir()
 
-    def _able(self, task: TeamTask) -> list[Member | None]:
-        """Return who can do a task, also those who are busy, or have crashed and will be back; None is the person."""
-        if task.assignee == PERSON:
-            return [None]
+    def _able(self, task: TeamTask) -> list[Member]:
+        """Return who can do a task, also those who are busy, or have crashed and will be back."""
         here = [member for member in self.team.values() if member.online and member.name != task.by]
         if task.assignee is None:
             return [member for member in here if member.can(task)]
-        assigned = self.team[task.assignee]
-        deputy = assigned if assigned.present else self.escalation(assigned, self.team) or assigned
-        return [member for member in here if member is deputy]
+        return [member for member in here if member.name == task.assignee]
 
     async def _give_out(self) -> None:
         """Give out what can be given out, the most urgent first; what must wait holds up nobody behind it."""
-        self._stirred = False
-        queues = [queue for queue in self._queues.values() if queue]
-        while queues:
-            queue = min(queues)
-            task = self._book[queue[0][-1]]
-            able = self._able(task) if task.status == "pending" else []
-            free = [member for member in able if member is None or member.free]
-            if able and not free:
-                queues.remove(queue)
+        self._stirred, busy = False, set()  # the kinds of task for which nobody is free
+        for place in list(self._queued):
+            *_, id, kind = place
+            if kind in busy:
                 continue
+            task = self._book[id]
+            able = self._able(task) if task.status == "pending" else []
+            free = [member for member in able if member.free]
+            if able and not free:
+                busy.add(kind)
+                continue
+            self._queued.remove(place)
             if free:
-                self._start(task, free)
-            heapq.heappop(queue)
-            queues = [queue for queue in queues if queue]
-            if not able and task.status == "pending":  # the last who could do it has left
+                self._start(task, self._chosen(task, free))
+            elif task.status == "pending":  # the last who could do it has left
                 self._fail(task.id, f"impossible: nobody is left who has {task.needs}")
         for task in [self._book[id] for id in self._fresh if self._book[id].status == "pending"]:
-            names = [f"{member.name}{'' if member.present else ' (away)'}" for member in self._able(task) if member]
+            names = [f"{member.name}{'' if member.present else ' (away)'}" for member in self._able(task)]
             self._record("task_waiting", task, reason=f"busy: {', '.join(names)}")
         self._fresh.clear()
 
-    def _start(self, task: TeamTask, free: list[Member | None]) -> None:
-        """Put a task into the hands of one who is free."""
-        members = [member for member in free if member is not None]
-        who = free[0] if task.assignee else self.choose(task, members, self.random)
+    def _chosen(self, task: TeamTask, free: list[Member]) -> str:
+        who = free[0] if task.assignee else self.choose(task, free, self.random)
         if who not in free:
             raise InvalidValue(f"choose returned {who!r}: return one of the members that it was given")
-        name = PERSON if who is None else who.name
-        task = self._put(task.id, status="in_progress", worker=name, attempts=task.attempts + 1)
-        if who is not None:
-            who.hand[task.id] = None
-        self._record("task_started", task, name, attempt=task.attempts)
-        self._attempts[task.id] = self.background(self._attempt(task))
+        return who.name
 
-    async def _attempt(self, task: TeamTask) -> None:
+    def _start(self, task: TeamTask, who: str) -> None:
+        """Put a task into somebody's hands."""
+        task = self._put(task.id, status="in_progress", worker=who, attempts=task.attempts + 1)
+        if who != PERSON:
+            self.team[who].hand[task.id] = None
+        self._record("task_started", task, who, attempt=task.attempts)
+        self._attempts[task.id] = self.background(self._attempt(task, who))
+
+    async def _attempt(self, task: TeamTask, who: str) -> None:
         """Have a task done by who has it in hand, and take in what comes of it."""
         reason = None
         try:
-            if task.worker == PERSON:
+            if who == PERSON:
                 result, reason = await self._consult(task)
             else:
-                content = {"task": task}
-                result = await self.request(str(task.worker), "perform", content, timeout=None, on_timeout="cancel")
+                result = await self.request(who, "perform", {"task": task}, timeout=None, on_timeout="cancel")
         except Exception as error:  # whatever the work raises is the failure of the task
-            self._fail(task.id, f"{type(error).__name__}: {describe(error)}")
+            self._fail(task.id, f"{type(error).__name__}: {describe(error)}", again=True)
         else:
             self._finish(task.id, result, reason)
 
@@ -267,20 +252,21 @@ class TaskBoard(TaskBook):
                 self.team[str(task.worker)].hand.pop(task.id, None)
             self.stir()
 
-    def _give_back(self, id: str, error: str) -> None:
-        """Take a task back from who cannot go on with it; it may have ended with one that was given back before it."""
-        task = self._book[id]
-        if task.status == "in_progress":
-            self._record("task_failed", task, task.worker, attempt=task.attempts, error=error, next="given back")
-            self._begin_again(task)
-
     def _lose(self, member: Member) -> None:
         """Take back what a member that stops or crashes has in hand."""
         member.when_gone(partial(self._lose, member))  # and the next time
-        fate = "crashed" if member.state == "error" else "stopped"
+        error = f"{member.name} has {'crashed' if member.state == 'error' else 'stopped'}"
         for id in list(member.hand):
-            self._give_back(id, f"{member.name} has {fate}")
+            task = self._book[id]
+            if task.status == "in_progress":  # it may have ended with one that was taken back before it
+                self._record("task_failed", task, member.name, attempt=task.attempts, error=error, next="given back")
+                self._begin_again(task)
         self.stir()
+
+    def _abandon(self) -> None:
+        """End what is left."""
+        for id in list(self._book):
+            self._end(id, "cancelled", f"{self.name} has {'crashed' if self.state == 'error' else 'stopped'}")
 
     def _next_level(self, task: TeamTask, reason: str) -> str:
         """Return to whom a task goes from who had it last, and record that it does."""

@@ -14,12 +14,12 @@ from functools import total_ordering
 from random import Random
 from typing import Any
 
-from ..errors import InvalidValue
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.capability import capability
-from ..runtime.supervision import Supervision
-from ..runtime.world import World
+from ...errors import InvalidValue
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.capability import capability
+from ...runtime.supervision import Supervision
+from ...runtime.world import World
 from .book import HIGHEST, PERSON, OnFailure, TeamTask, check_levels
 
 
@@ -84,8 +84,8 @@ class Member(Agent):
         if name == PERSON:
             raise InvalidValue(f"a member called {PERSON!r}: that is who is above the top; choose another name")
 
-    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
-        """Come into the world and the team; InvalidValue where there is no such board or superior."""
+    def check_place(self, world: World) -> None:
+        """Refuse a place where there is no such board or superior: InvalidValue."""
         board = world.named.get(("board", self.board))
         if board is None:
             raise InvalidValue(f"no task board called {self.board!r}: spawn TaskBoard({self.board!r}) first")
@@ -97,7 +97,10 @@ class Member(Agent):
                 raise InvalidValue(f"{boss.name}, a {boss.role.value}, is no superior for a {self.role.value}")
             if self.name in [above.name for above in superiors(boss, board.team)]:
                 raise InvalidValue(f"{boss.name} is below {self.name} already: superiors form no circle")
-        board.admit(self)
+
+    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
+        """Come into the world and the team."""
+        world.named["board", self.board].admit(self)
         super().enter(world, parent, supervision)
 
     async def on_start(self) -> None:
@@ -159,9 +162,12 @@ class Member(Agent):
 
     @capability
     async def escalate(self, issue: str, reason: str = "") -> TeamTask:
-        """Hand an issue to the next level, at the top to a person, with the highest priority; return the subtask."""
+        """Hand an issue to the next level, at the top to a person, with the highest priority; return the subtask.
+
+        If the next level fails in turn, it goes on to the one above.
+        """
         title = f"Escalation: {issue.removeprefix('Escalation: ')}"  # it may come from below
-        return await self._hand_over("escalated", TeamTask(title, reason, HIGHEST))
+        return await self._hand_over("escalated", TeamTask(title, reason, HIGHEST, on_failure="escalate"))
 
     @capability
     async def team_status(self) -> dict[str, Any]:
@@ -178,8 +184,7 @@ class Member(Agent):
         """Submit a subtask of the task in hand, if there is one."""
         order = self.handling()
         parent = order.content["task"]["id"] if order is not None and order.topic == "perform" else None
-        content = {"task": task, "parent": parent, "by": self.name, "how": how}
-        added: TeamTask = await self.request(self.board, "submit", content)
+        added: TeamTask = await self.request(self.board, "submit", task=task, parent=parent, by=self.name, how=how)
         return added
 
 
@@ -188,7 +193,7 @@ def _levels(skills: Iterable[Skill] | Mapping[str, int]) -> Mapping[str, int]:
     if isinstance(skills, Mapping):
         return check_levels(skills)
     found: dict[str, int] = {}
-    for skill in skills:
+    for skill in skills if isinstance(skills, Iterable) else [skills]:
         if not isinstance(skill, Skill):
             raise InvalidValue(f"{skill!r} is no skill: give Skill('billing', 4), or levels such as {{'billing': 4}}")
         found |= {name: max(skill.level, found.get(name, 0)) for name in (skill.domain, *skill.specialisations)}

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
-from ..errors import InvalidValue, describe
-from ..runtime import require
-from ..runtime.agent import Agent
-from ..runtime.capability import capability
-from ..runtime.message import FrozenDict, freeze
+from ...errors import InvalidValue, describe
+from ...runtime import require
+from ...runtime.agent import Agent
+from ...runtime.capability import capability
+from ...runtime.message import FrozenDict, freeze
 
 Status = Literal["pending", "in_progress", "waiting", "completed", "failed", "cancelled", "timed_out"]
 OnFailure = Literal["fail", "retry", "ignore", "escalate"]
@@ -30,9 +30,9 @@ class TeamTask:
 
     `priority` is 1 to 5, 5 the most urgent; `requires` names skills, with the level that each takes at least (a list:
     level 1); `duration` is an estimate of the work and `timeout` the time it may take in all, in virtual seconds. Only
-    `assignee` may do it, or, where that is None, anybody but `by`, the member who handed it over. What fails is tried
-    again, `retries` times (for `retry` 2 by default); then its parent fails too (`fail`, `retry`) or does without it
-    (`ignore`), or the next level takes it on (`escalate`). Its `subtasks` are at least as urgent. If it has some, and
+    `assignee` may do it, or, where that is None, anybody but `by`, the member who handed it over. Work that fails is
+    tried again, `retries` times (for `retry` 2 by default); then its parent fails too (`fail`, `retry`) or does without
+    it (`ignore`), or the next level takes it on (`escalate`). Its `subtasks` are at least as urgent. If it has some and
     neither `requires` nor `assignee`, it has no work of its own: its result is theirs, by id.
 
     States: `pending`, `in_progress` (`worker` has it in hand), `waiting` (for its subtasks, in nobody's hands), and for
@@ -68,13 +68,16 @@ class TeamTask:
     def __post_init__(self) -> None:
         if not isinstance(self.title, str) or not self.title.strip():
             raise InvalidValue(f"the title of a task is {self.title!r}: say in a few words what is to be done")
+        if not isinstance(self.id, str) or not isinstance(self.data, Mapping):
+            raise InvalidValue(f"id is {self.id!r} and data {self.data!r}: give text, or nothing, and a dict")
         _check_grade("priority", self.priority)
         require.one_of("on_failure", self.on_failure, get_args(OnFailure))
         require.whole("retries", self.retries, 0)
         require.not_negative("duration", self.duration)
         if self.timeout is not None:
             require.positive("timeout", self.timeout)
-        if not all(isinstance(sub, TeamTask) for sub in self.subtasks):
+        several = isinstance(self.subtasks, list | tuple)
+        if not several or not all(isinstance(sub, TeamTask) for sub in self.subtasks):
             raise InvalidValue(f"subtasks is {self.subtasks!r}: give a list of TeamTask(title, ...)")
         object.__setattr__(self, "subtasks", tuple(self.subtasks))
         object.__setattr__(self, "requires", check_levels(self.requires))
@@ -114,15 +117,13 @@ class TaskBook(Agent):
     def __init__(self, name: str) -> None:
         super().__init__(name, concurrency=1000)  # `outcome` may take long
         self._book: dict[str, TeamTask] = {}
-        self._timers: dict[str, Any] = {}
-        self._waiting: dict[str, list[asyncio.Future[TeamTask]]] = {}
+        self._ends: dict[str, asyncio.Future[TeamTask]] = {}
+        self._timers: dict[str, asyncio.Task[None]] = {}
 
     @capability(cost=0.1)
     async def task(self, task: str) -> TeamTask:
         """Return a task as it is now; InvalidValue if it is not on this board."""
-        if task not in self._book:
-            raise InvalidValue(f"no task {task!r} on {self.name}, which has {len(self._book)}: give the id of one")
-        return self._book[task]
+        return self._find(task)
 
     @capability(cost=0.1)
     async def tasks(self, status: Status | None = None) -> list[TeamTask]:
@@ -136,37 +137,40 @@ class TaskBook(Agent):
 
     async def wait_for(self, task: str, who: str) -> TeamTask:
         """Do the same for somebody of whom a stuck world then says what it waits for, and on whom that depends."""
-        found = await self.task(task)
-        if found.ended is None:
-            future, holder = self.world.loop.create_future(), found.worker or found.assignee
-            self._waiting.setdefault(task, []).append(future)
-            await self.world.wait(future, who=who, what=f"{task}, {found.title!r}, to end", on=holder)
-        return self._book[task]
+        found, end = self._find(task), asyncio.shield(self._ends[task])
+        what, on = f"{task}, {found.title!r}, to end", found.worker or found.assignee
+        ended: TeamTask = await self.world.wait(end, who=who, what=what, on=on)
+        return ended
 
     @capability
     async def cancel(self, task: str) -> TeamTask:
         """End a task and those below it, also in the middle of the work; one that has ended stays as it is."""
-        await self.task(task)
+        self._find(task)
         self._end(task, "cancelled", "cancelled")
         return self._book[task]
 
     def when_done(self, task: str, callback: Callable[[TeamTask], Any]) -> None:
         """Call a function or coroutine function of the task once, when it has ended; soon if it has already."""
-        if task not in self._book:
-            raise InvalidValue(f"no task {task!r} on {self.name}: submit it first")
-        self.background(self._call_back(task, callback))
+        self._find(task)
+        if not callable(callback):
+            raise InvalidValue(f"when_done cannot call {callback!r}: give a function of the task")
+        self._ends[task].add_done_callback(lambda end: self.background(self._call_back(callback, end.result())))
 
-    async def _call_back(self, task: str, callback: Callable[[TeamTask], Any]) -> None:
-        ended = await self.outcome(task)
+    async def _call_back(self, callback: Callable[[TeamTask], Any], ended: TeamTask) -> None:
         try:
             answer = callback(ended)
             if inspect.isawaitable(answer):
                 await answer
         except Exception as error:  # of who asked to be told: it is seen, and the team goes on
             name, text = getattr(callback, "__name__", "callback"), f"{type(error).__name__}: {describe(error)}"
-            self.world.trace.record("reaction_failed", self.name, event=task, reaction=name, error=text)
+            self.world.trace.record("reaction_failed", self.name, event=ended.id, reaction=name, error=text)
 
     # Entering
+
+    def _find(self, task: str) -> TeamTask:
+        if task not in self._book:
+            raise InvalidValue(f"no task {task!r} on {self.name}, which has {len(self._book)}: give the id of one")
+        return self._book[task]
 
     def _plan(self, task: TeamTask, above: TeamTask | None) -> list[TeamTask]:
         """Return a task and all below it as they begin; nothing is in the book yet."""
@@ -187,7 +191,7 @@ class TaskBook(Agent):
         return [new, *(one for sub in below for one in self._plan(sub, new))]
 
     def _enter(self, task: TeamTask) -> None:
-        self._book[task.id] = task
+        self._book[task.id], self._ends[task.id] = task, self.world.loop.create_future()
         needs, urgency = task.needs, task.priority
         self._record("task_added", task, capability=needs, after=[], priority=urgency, parent=task.parent)
         self._set_timer(task)
@@ -205,8 +209,12 @@ class TaskBook(Agent):
         if task.id in self._timers:
             self._timers.pop(task.id).cancel()
         if task.timeout is not None and task.ended is None and task.assignee != PERSON:
-            error = f"not done in {task.timeout:g} s"
-            self._timers[task.id] = self.world.loop.call_later(task.timeout, self._fail, task.id, error, "timed_out")
+            self._timers[task.id] = self.background(self._expire(task.id, task.timeout))
+
+    async def _expire(self, id: str, seconds: float) -> None:
+        await self.sleep(seconds)
+        del self._timers[id]
+        self._fail(id, f"not done in {seconds:g} s", "timed_out")
 
     # What becomes of tasks
 
@@ -229,13 +237,14 @@ class TaskBook(Agent):
                 task = self._put(id, result={child: self._book[child].result for child in task.children})
             self._end(id, "completed", reason)
 
-    def _fail(self, id: str, error: str, status: Status = "failed") -> None:
-        """Do what the task's policy says of a failure: try again, hand it to the next level, or end it."""
+    def _fail(self, id: str, error: str, status: Status = "failed", again: bool = False) -> None:
+        """Do what the task's policy says of a failure: try `again`, hand it to the next level, or end it."""
         task = self._book[id]
-        follows = "escalate" if task.on_failure == "escalate" and task.assignee != PERSON else "end"
+        if again and task.retries:
+            follows = "retry"
+        else:
+            follows = "escalate" if task.on_failure == "escalate" and task.assignee != PERSON else "end"
         if task.status == "in_progress":
-            if task.retries and status == "failed":
-                follows = "retry"
             self._record("task_failed", task, task.worker, attempt=task.attempts, error=error, next=follows)
         if follows == "end":
             self._end(id, status, error)
@@ -266,9 +275,7 @@ class TaskBook(Agent):
         for child in task.children:
             self._end(child, "cancelled", f"{id} has {status}")
         self._record("task_ended", task, status=status, reason=reason)
-        for future in self._waiting.pop(id, ()):
-            if not future.done():
-                future.set_result(task)
+        self._ends[id].set_result(task)
         above = self._book.get(task.parent or "")
         if above is not None and above.ended is None:
             if status == "completed" or task.on_failure == "ignore":
