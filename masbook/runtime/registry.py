@@ -74,7 +74,7 @@ class AgentRegistry(Agent):
             str, Agent
         ] = {}  # agents without heartbeats that have had work since they were last looked at
         self._sweeping: set[float] = set()
-        self._watchers: list[Callable[[Registration], None]] = []
+        self._watchers: dict[Callable[[Registration], None], None] = {}
         self._number = 0
 
     # Operations
@@ -203,8 +203,8 @@ class AgentRegistry(Agent):
         self._set_health(entry, self._judge(stalled), 0)
 
     def watch(self, watcher: Callable[[Registration], None]) -> None:
-        """Call `watcher` at once when an agent registers, or is there again after a crash or a silence."""
-        self._watchers.append(watcher)
+        """Call `watcher` at once when an agent registers, or is there or well again after a crash or a silence."""
+        self._watchers[watcher] = None
 
     # What the world calls
 
@@ -339,6 +339,8 @@ class AgentRegistry(Agent):
             return
         self._put(entry._replace(health=health))
         self._announce("health", entry.name, health=health, missed=missed)
+        if _RANK[health] < _RANK[entry.health]:
+            self._tell(self._entries[entry.name])
 
     def _schedule_sweep(self, interval: float) -> None:
         if interval not in self._sweeping:

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masbook import Agent, Crash, FaultPlan, OnMessage, Pause, World, capability, simulate
-from masbook.coordination import Coordinator, Worker
-from masbook.coordination.choice import pair
-from masbook.coordination.shares import TaskOutcome
+from masbook.coordination import Coordinator, TaskOutcome, Worker
+from masbook.coordination.dispatch.choice import pair
 from masbook.errors import AgentCrashed, AgentOffline, InvalidInput, InvalidValue, Stuck, WorkerBusy
 
 
@@ -225,6 +224,37 @@ class TestWaiting:
         world.run(coordinator.submit("measure", {"seconds": 2000.0}))
         world.run(until=900.0)
         assert world.run(coordinator.execute("measure")).duration == 1101.0 and reasons(world) == []
+
+    def test_nor_are_those_gone_who_are_long_at_the_work_of_others(self, world):
+        coordinator, client = staffed(world, 1), world.spawn(Agent("client"))
+        client.background(client.request("gauge_1", "measure", seconds=2000.0, timeout=None))
+        world.run(until=900.0)
+        assert world.run(coordinator.execute("measure")).duration == 1101.0
+
+    def test_news_of_workers_cannot_be_lost(self):
+        async def scenario(world):
+            coordinator = staffed(world, 1)
+            task = await coordinator.submit("measure", workers=2)
+            await coordinator.sleep(5.0)
+            world.spawn(Gauge("gauge_2"))
+            return (await coordinator.result(task)).status
+
+        lost = FaultPlan(appointments=[OnMessage("drop", topic="agent.*", to="coordinator")])
+        assert simulate(scenario, faults=lost).result == "completed"
+
+    def test_nor_held_up_by_a_thousand_who_wait(self, world):
+        staffed(world, 0)
+        client = world.spawn(Agent("client"))
+
+        async def scenario():
+            content = {"capability": "measure", "inputs": {"seconds": 0.01}}
+            asks = [client.request("coordinator", "execute", content, timeout=None) for _ in range(1100)]
+            waiting = asyncio.gather(*asks)
+            await client.sleep(1.0)
+            spawn_gauges(world, 4)
+            return await waiting
+
+        assert len(world.run(scenario())) == 1100
 
     def test_nothing_polls_and_a_stuck_world_says_what_is_missing(self, world):
         coordinator = staffed(world, 2)
@@ -487,6 +517,34 @@ class TestFailures:
         assert lost.status == "cancelled" and "ValueError: x" in lost.error
         assert again.duration == 1.0 and complaints(world.trace) == []
 
+    def test_one_that_was_stopped_before_it_began_takes_nothing(self, world):
+        coordinator = staffed(world, 2)
+        coordinator.stop()
+        with pytest.raises(AgentOffline, match="restart"):
+            world.run(coordinator.submit("measure"))
+        coordinator.restart()
+        assert world.run(coordinator.execute("measure")).status == "completed"
+
+    def test_a_registration_without_an_agent_loses_its_part_to_another(self, world):
+        coordinator = staffed(world, 1)
+        world.run(world.registry.register("ghost", ["measure"]))
+        coordinator.selection = lambda free, random: sorted(free)  # the ghost comes second
+        outcome = world.run(coordinator.execute("measure", workers=2, timeout=5.0))
+        assert outcome.status == "failed" and "UnknownRecipient" in outcome.error and outcome.attempts == 7
+        coordinator.selection = lambda free, random: sorted(free, reverse=True)
+        assert world.run(coordinator.execute("measure")).results == {"gauge_1": 1.0}
+
+    def test_an_error_that_the_work_passes_on_is_an_error_of_the_work(self, world):
+        class Nested(Worker):
+            @capability
+            async def relay(self) -> None:
+                await self.request("gauge_1", "measure", timeout=0.5)
+
+        staffed(world, 1)
+        world.spawn(Nested("nested"))
+        outcome = world.run(world.agents["coordinator"].execute("relay"))
+        assert outcome.status == "failed" and "RequestTimeout" in outcome.error and outcome.attempts == 1
+
 
 class TestSelection:
     def test_the_least_loaded_first(self, world):
@@ -583,15 +641,6 @@ class TestStatus:
         client = world.spawn(Agent("client"))
         assert world.run(client.request("coordinator", "status"))["tasks"] == status["tasks"]
 
-    def test_old_outcomes_are_forgotten_in_time(self, world):
-        coordinator = staffed(world, 1)
-        coordinator.remembered = 2
-        for _ in range(4):
-            world.run(coordinator.execute("measure"))
-        assert world.run(coordinator.result("task-3")).status == "completed"
-        with pytest.raises(InvalidValue, match="task-2"):
-            world.run(coordinator.result("task-2"))
-
 
 class TestShutdown:
     def test_draining_finishes_everything(self, world):
@@ -656,6 +705,21 @@ class TestBadInput:
             {"inputs": [{}, {}], "workers": 3},
             {"inputs": ["a", "b"]},
             {"inputs": {"seconds": {1, 2}}},
+            {"workers": True},
+            {"workers": None},
+            {"workers": float("nan")},
+            {"timeout": True},
+            {"timeout": "5"},
+            {"retries": float("inf")},
+            {"aggregate": True},
+            {"aggregate": ["mean"]},
+            {"priority": None},
+            {"priority": ["normal"]},
+            {"capability": None},
+            {"capability": {"measure": 1}},
+            {"inputs": ({}, {})},
+            {"inputs": [None]},
+            {"inputs": {1: 2}},
         ],
     )
     def test_is_refused_at_once_and_nothing_is_half_done(self, world, bad):
@@ -670,12 +734,31 @@ class TestBadInput:
     def test_by_message_too(self, world):
         staffed(world)
         client = world.spawn(Agent("client"))
-        for content, error in (({"workers": 0}, InvalidValue), ({"workers": "many"}, InvalidInput)):
-            with pytest.raises(error):
-                world.run(client.request("coordinator", "submit", {"capability": "measure", **content}))
+        for content, error in (
+            ({"workers": 0}, InvalidValue),
+            ({"workers": "many"}, InvalidInput),
+            ({"patience": 1.0}, InvalidInput),
+        ):
+            for operation in ("submit", "execute"):
+                with pytest.raises(error):
+                    world.run(client.request("coordinator", operation, {"capability": "measure", **content}))
+
+    def test_both_ways_to_hand_in_a_task_take_the_same(self):
+        submit, execute = (Coordinator.offers[name].input_schema["properties"] for name in ("submit", "execute"))
+        assert submit == execute and {"timeout", "aggregate", "retries", "priority"} <= {*execute}
 
     @pytest.mark.parametrize(
-        "options", [{"selection": "fastest"}, {"patience": 0}, {"patience": -1}, {"max_losses": -1}, {"selection": 3}]
+        "options",
+        [
+            {"selection": "fastest"},
+            {"selection": 3},
+            {"selection": asyncio.sleep},
+            {"patience": 0},
+            {"patience": -1},
+            {"patience": float("nan")},
+            {"max_losses": -1},
+            {"max_losses": True},
+        ],
     )
     def test_of_the_constructor(self, options):
         with pytest.raises(InvalidValue):
@@ -684,8 +767,9 @@ class TestBadInput:
     @pytest.mark.parametrize("operation", ["result", "cancel", "status"])
     def test_an_unknown_task(self, world, operation):
         coordinator = staffed(world)
-        with pytest.raises(InvalidValue, match="knows no task 'task-9'"):
-            world.run(getattr(coordinator, operation)("task-9"))
+        for task in ("task-9", 9, ["task-9"]):
+            with pytest.raises(InvalidValue, match="knows no task"):
+                world.run(getattr(coordinator, operation)(task))
 
     def test_a_negative_time_for_the_shutdown(self, world):
         coordinator = staffed(world)

@@ -262,10 +262,15 @@ class TestBadInput:
             world.run(queues.submit("solve", priority="urgent"))
         assert world.trace.count("task_added") == 0
 
-    @pytest.mark.parametrize("levels", [(), "high", ("high", "high"), (1, 2), ("", "low")])
+    @pytest.mark.parametrize("levels", [(), "high", ("high", "high"), (1, 2), ("", "low"), None, {"high", "low"}])
     def test_levels_that_are_none(self, levels):
         with pytest.raises(InvalidValue):
             PriorityQueues("queues", levels=levels)
+
+    @pytest.mark.parametrize("borrow", ["no", None, 2])
+    def test_to_borrow_or_not(self, borrow):
+        with pytest.raises(InvalidValue):
+            PriorityQueues("queues", borrow=borrow)
 
 
 def test_the_tasks_of_one_instant_have_ids_of_their_own(world):

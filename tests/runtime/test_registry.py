@@ -113,6 +113,19 @@ class TestWatch:
         world.spawn(Service("service"))
         assert seen == [] and "service" not in world.registry.stirred
 
+    def test_and_of_who_is_well_again(self, world):
+        world.spawn(Agent("anna"))
+        seen = []
+
+        def watcher(entry):
+            seen.append((entry.name, entry.health))
+
+        for _ in range(2):
+            world.registry.watch(watcher)  # twice: it is called once all the same
+        for health in ("unhealthy", "degraded", "degraded", "unhealthy", "healthy"):
+            world.run(world.registry.update("anna", health=health))
+        assert seen == [("anna", "degraded"), ("anna", "healthy")]
+
 
 class TestCapabilities:
     """Every operation is a capability too."""

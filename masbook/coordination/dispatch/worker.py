@@ -6,10 +6,10 @@ A `Coordinator` gives them parts of its tasks; anybody else may ask them too. To
 
 from __future__ import annotations
 
-from ..errors import WorkerBusy
-from ..runtime.agent import Agent
-from ..runtime.capability import capability
-from ..runtime.message import Message
+from ...errors import WorkerBusy
+from ...runtime.agent import Agent
+from ...runtime.capability import capability
+from ...runtime.message import Message
 
 
 class Worker(Agent):

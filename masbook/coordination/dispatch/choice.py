@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
-from ..errors import InvalidValue
-from ..runtime.registry import AgentRegistry, Registration
+from ...errors import InvalidValue
+from ...runtime.registry import Registration
 from .shares import Job, Part
+
+if TYPE_CHECKING:
+    from ...runtime.world import World
 
 Selection = Callable[[Sequence[Registration], Random], Sequence[Registration]]
 Rank = Callable[[Sequence[Registration]], list[str]]
@@ -30,19 +34,19 @@ def at_random(free: Sequence[Registration], random: Random) -> Sequence[Registra
 SELECTIONS: dict[str, Selection] = {"least_loaded": least_loaded, "random": at_random}
 
 
-def ranked(selection: Selection, random: Random, silent: Container[str], free: Sequence[Registration]) -> list[str]:
-    """Return the names of free workers in the order of the selection; those that fell silent come last."""
+def ranked(selection: Selection, random: Random, doubted: Container[str], free: Sequence[Registration]) -> list[str]:
+    """Return the names of free workers in the order of the selection, those that failed at their last part last."""
     names = [entry.name for entry in selection(free, random)]
     if strangers := sorted({*names} - {entry.name for entry in free}):
         raise InvalidValue(f"the selection returned {strangers}: return entries of `free`, the best first")
-    return sorted(names, key=silent.__contains__)
+    return sorted(names, key=doubted.__contains__)
 
 
 class Round:
     """One look at who is there. A task that must wait keeps those behind it off the workers that it could use."""
 
-    def __init__(self, registry: AgentRegistry, busy: Iterable[str], rank: Rank) -> None:
-        self._registry, self._rank = registry, rank
+    def __init__(self, world: World, busy: Iterable[str], rank: Rank) -> None:
+        self._world, self._rank = world, rank
         self._taken = dict.fromkeys(busy)
         self._settled: dict[object, str] = {}  # what tasks of a kind lack: those behind would fare no better
 
@@ -52,30 +56,30 @@ class Round:
         if job.stage == "waiting" and kind in self._settled:
             return self._settled[kind]
         needed = Counter(part.capability for part in parts)
-        able = {name: await self._able(job, name, number, tags) for name, number in needed.items()}
-        free = {name: self._rank([entry for entry in able[name] if entry.name not in self._taken]) for name in able}
-        workers = pair([free[part.capability] for part in parts])
-        if workers is not None:
+        able = {name: await self._able(name, tags, job) for name in needed}
+        free = {name: self._rank([entry for entry in able[name] if entry.name not in self._taken]) for name in needed}
+        if workers := pair([free[part.capability] for part in parts]):
             self._taken.update(dict.fromkeys(workers))
             return workers
         lack = ""
-        if pair([[entry.name for entry in able[part.capability]] for part in parts]) is None:
-            open = Counter(part.capability for part in job.parts if part.worker is None)
-            counts = [f"{open[name]} that can {name!r}, there are {len(able[name])}" for name in needed]
-            lack = f"needs {'; '.join(counts)}" + (f" in the pool {tags[0]!r}" if tags else "")
-        else:
+        if pair([[entry.name for entry in able[part.capability]] for part in parts]):
             self._taken.update(dict.fromkeys(name for names in free.values() for name in names))
+        else:
+            counts = [f"{needed[name]} that can {name!r}, there are {len(able[name])}" for name in needed]
+            lack = f"needs {'; '.join(counts)}" + (f" in the pool {tags[0]!r}" if tags else "")
         if job.stage == "waiting":
             self._settled[kind] = lack
         return lack
 
-    async def _able(self, job: Job, name: str, number: int, tags: tuple[str, ...]) -> list[Registration]:
-        """Return who can do a part and has none of the task; who has failed at one only if the others are too few."""
-        found = await self._registry.discover([name], tags)
-        well = [entry for entry in found if entry.health != "unhealthy" or entry.name in self._taken]  # long at work
-        others = [entry for entry in well if entry.name not in {part.worker for part in job.parts}]
-        fresh = [entry for entry in others if entry.name not in job.failed]
-        return fresh if len(fresh) >= number else others
+    async def _able(self, capability: str, tags: tuple[str, ...], job: Job) -> list[Registration]:
+        """Return who can do a part and has none of the task; the unhealthy only if they are just long at work."""
+        held = {part.worker for part in job.parts}
+        found = await self._world.registry.discover([capability], tags)
+        return [entry for entry in found if entry.name not in held and self._is_there(entry)]
+
+    def _is_there(self, entry: Registration) -> bool:
+        agent = self._world.bus.agent(entry.name)
+        return entry.health != "unhealthy" or (agent is not None and agent.state == "busy")
 
 
 def pair(wanted: Sequence[Sequence[str]]) -> list[str] | None:
@@ -87,18 +91,14 @@ def pair(wanted: Sequence[Sequence[str]]) -> list[str] | None:
         return None
     held: dict[str, int] = {}
 
-    def find(number: int, tried: set[str]) -> bool:
-        for name in wanted[number]:
-            if name not in held:
-                held[name] = number
-                return True
-        for name in wanted[number]:
+    def place(number: int, tried: set[str]) -> bool:
+        for name in sorted(wanted[number], key=held.__contains__):  # those that nobody holds first
             if name not in tried:
                 tried.add(name)
-                if find(held[name], tried):
+                if name not in held or place(held[name], tried):
                     held[name] = number
                     return True
         return False
 
-    found = all(find(number, set()) for number in range(len(wanted)))
+    found = all(place(number, set()) for number in range(len(wanted)))
     return sorted(held, key=held.__getitem__) if found else None

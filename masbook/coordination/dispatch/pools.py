@@ -6,12 +6,12 @@ Coordinator. For another rule of who serves whom, override `_offers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from ..errors import InvalidValue
-from ..runtime import require
-from .dispatch import Coordinator
+from ...errors import InvalidValue
+from ...runtime import require
+from .coordinator import Coordinator
 from .shares import Job
 
 
@@ -33,12 +33,13 @@ class PriorityQueues(Coordinator):
     ) -> None:
         super().__init__(name, **options)
         self.levels = require.names("levels", levels)
-        if not self.levels or not all(self.levels) or len({*self.levels}) < len(self.levels):
+        self.borrow = require.one_of("borrow", borrow, (False, True))
+        several = self.levels and all(self.levels) and len({*self.levels}) == len(self.levels)
+        if not several or isinstance(levels, Set):  # a set has no order
             raise InvalidValue(f"levels is {levels!r}: give the names of different priorities, the most urgent first")
-        self.borrow = borrow
 
     def _offers(self) -> Iterable[tuple[Job, tuple[str, ...]]]:
         """Offer each task the workers of its own pool; then, if they may be borrowed, whoever is left."""
-        waiting = sorted(self._jobs.values(), key=lambda job: self.levels.index(job.asked.priority))
+        waiting = sorted(self._unfinished, key=lambda job: self.levels.index(job.asked.priority))
         own = [(job, (job.asked.priority,)) for job in waiting]
         return own + [(job, ()) for job in waiting if self.borrow]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..errors import AgentCrashed, InvalidValue, RequestTimeout, Undeliverable, WorkerBusy, describe
-from ..runtime import require
-from ..runtime.message import freeze
+from ...errors import InvalidValue, WorkerBusy, describe
+from ...runtime import require
+from ...runtime.message import freeze
 
 Status = Literal["waiting", "running", "completed", "failed", "cancelled", "timed_out"]
 Combination = Callable[[list[Any]], Any]
@@ -39,7 +39,7 @@ class TaskOutcome:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """One worker's share of a task: `worker` has it or has done it; `asking` waits for the answer."""
+    """One worker's share of a task: `worker` has it or has done it; `work` runs until it is done."""
 
     capability: str
     inputs: dict[str, Any]
@@ -47,26 +47,29 @@ class Part:
     losses: int = 0
     errors: int = 0
     worker: str | None = None
-    asking: asyncio.Task[Any] | None = None
+    work: asyncio.Task[None] | None = None
     result: Any = None
 
     def blame(self, error: Exception) -> None:
-        """Count a failure: as a loss if the worker is gone, silent or unwilling, else as an error of the work."""
-        lost = isinstance(error, (AgentCrashed, RequestTimeout, Undeliverable, WorkerBusy))
+        """Count a failure: as an error of the work, or as a loss if the worker is gone, silent or unwilling."""
+        lost = isinstance(error, WorkerBusy) or not hasattr(error, "__notes__")
         self.losses, self.errors = self.losses + lost, self.errors + (not lost)
 
 
+def rejected(error: Exception) -> bool:
+    """Return whether a worker had no hands free; what the work itself raises has a note that says so."""
+    return isinstance(error, WorkerBusy) and not hasattr(error, "__notes__")
+
+
 class Job:
-    """A task under way; `ended` gets its outcome, and `lacking` waits as long as there are too few workers for it."""
+    """A task under way: when it ends, what is in `ends` is called, and `ended` gets its outcome."""
 
     def __init__(self, asked: TaskOutcome, combine: Combination, retries: int, now: float, ended: Any) -> None:
         self.asked, self.combine, self.retries, self.added = asked, combine, retries, now
         self.ended: asyncio.Future[TaskOutcome] = ended
         self.parts = [Part(*share) for share in zip(asked.capability, asked.inputs, strict=True)]
-        self.failed: dict[str, None] = {}  # workers that had a part and brought no result
         self.stage: Status = "waiting"  # until the first part is given to a worker
-        self.lacking: asyncio.Task[Any] | None = None
-        self.timer: Any = None
+        self.ends: list[Callable[[], object]] = []
 
     def unplaced(self) -> list[list[Part]]:
         """Return the parts that nobody has, in groups that must begin together: at first, that is all."""
@@ -79,36 +82,37 @@ class Job:
         except Exception as error:  # of whatever kind: the function may be anybody's
             return "failed", f"{type(error).__name__} from the aggregation: {describe(error)}", None
 
-    def outcome(self, now: float, status: Status, error: str | None = None, value: Any = None) -> TaskOutcome:
+    def outcome(self, now: float, error: str | None = None, value: Any = None) -> TaskOutcome:
         """Return what has become of it by now."""
-        results = freeze({part.worker: part.result for part in self.parts if part.worker and part.asking is None})
+        if self.ended.done():
+            return self.ended.result()
+        results = freeze({part.worker: part.result for part in self.parts if part.worker and part.work is None})
         attempts, duration = sum(part.attempt for part in self.parts), now - self.added
         what = {"value": value, "results": results, "attempts": attempts, "duration": duration, "error": error}
-        return replace(self.asked, status=status, **what)
+        return replace(self.asked, status=self.stage, **what)
 
 
 def divide(capability: Any, inputs: Any, workers: Any) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the capability and the inputs of each part of a task; InvalidValue if they do not fit."""
-    several = [capability] if isinstance(capability, str) else require.names("capability", capability)
+    several = capability if isinstance(capability, list | tuple) else [capability]
     needed = [name for name in several for _ in range(require.whole("workers", workers))]
     each = inputs if isinstance(inputs, list) else [{} if inputs is None else inputs] * len(needed)
     needed = needed * len(each) if len(needed) == 1 else needed  # one worker for each of several inputs
-    if not all(needed) or not needed or len(needed) != len(each):
+    if not needed or len(needed) != len(each) or not all(isinstance(name, str) and name for name in needed):
         raise InvalidValue(
-            f"{len(needed)} workers for {capability!r}, and inputs for {len(each)}: give as many of both"
+            f"{len(needed)} workers for {capability!r}, and inputs for {len(each)}: name a capability, or several, "
+            "and give as many inputs as workers"
         )
     if not all(isinstance(fields, Mapping) for fields in each):
         raise InvalidValue(f"inputs is {inputs!r}: give a dict of named inputs, or a list with one for each worker")
     return needed, freeze(each, "inputs")
 
 
-def combination(aggregate: Any) -> Combination:
-    """Return the function that combines results: one of AGGREGATIONS, or one's own; InvalidValue for anything else."""
-    if aggregate is None:
-        return lambda results: results[0] if len(results) == 1 else results
-    if callable(aggregate) and not inspect.iscoroutinefunction(aggregate):
-        return aggregate  # type: ignore[no-any-return]
-    return AGGREGATIONS[require.one_of("aggregate", aggregate, AGGREGATIONS)]
+def function(what: str, value: Any, known: Mapping[Any, Any]) -> Any:
+    """Return the function of that name, or one's own; InvalidValue for anything else."""
+    if callable(value) and not inspect.iscoroutinefunction(value):
+        return value
+    return known[require.one_of(what, value, known)]
 
 
 def _numeric(reduce: Combination) -> Combination:
@@ -124,7 +128,8 @@ def _numeric(reduce: Combination) -> Combination:
     return combine
 
 
-AGGREGATIONS: dict[str, Combination] = {
+AGGREGATIONS: dict[str | None, Combination] = {
+    None: lambda results: results[0] if len(results) == 1 else results,
     "list": list,
     "mean": _numeric(statistics.fmean),
     "median": _numeric(statistics.median),
