@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import inspect
-from typing import Any, cast
 
 from ...errors import AgentCrashed, AgentOffline, InvalidInput, InvalidValue, Refused, RequestTimeout, describe
 from ...runtime.registry import Registration
@@ -266,9 +265,8 @@ class Execution(Staff):
 
     async def _roll_back(self, flow: Flow) -> None:
         """Undo the completed tasks, the last one first."""
-        for job in reversed(flow.undo):
+        for job, capability, given in reversed(flow.undo):
             agent, text = None, None
-            capability, given = cast(tuple[str, Any], job.task.compensation)
             try:
                 if (agent := await self.choose(capability)) is None:
                     raise AgentOffline(f"nobody can {capability!r} at present")

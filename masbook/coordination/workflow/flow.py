@@ -70,7 +70,7 @@ class Flow:
         self.open = 0  # tasks that have not ended
         self.busy = 0  # tasks that run
         self.lanes: dict[asyncio.Task[None], None] = {}
-        self.undo: list[Job] = []  # completed tasks with a compensation
+        self.undo: list[tuple[Any, ...]] = []  # completed tasks, each with the capability that undoes it and its inputs
         self.lost: dict[str, str] = {}  # what became of tasks that nothing can come after
         self.results: dict[str, Any] = {}
         self.shared = dict(workflow.context)
@@ -120,7 +120,7 @@ class Flow:
         if isinstance(result, FrozenDict) and isinstance(updates := result.get("context_updates"), FrozenDict):
             self.shared.update(updates)
         if job.task.compensation is not None:
-            self.undo.append(job)
+            self.undo.append((job, *job.task.compensation))
 
     def missing(self, job: Job) -> str | None:
         """Return a task that was skipped by a condition, and whose result this one needs."""

@@ -18,9 +18,7 @@ from ...runtime.capability import capability
 from ...runtime.worker import QUERIES
 from .execution import Execution
 from .flow import Flow
-from .plan import Outcome, Task, TaskRecord, Workflow, amounts, check, listed
-
-__all__ = ["Orchestrator", "Outcome", "Task", "TaskRecord", "Workflow"]
+from .plan import Outcome, Task, Workflow, amounts, check, listed
 
 
 class Orchestrator(Execution):
@@ -28,7 +26,8 @@ class Orchestrator(Execution):
 
     A task whose agent crashes or stops goes to another, which uses up no retry. If nobody can do it, it waits until
     somebody registers or restarts, for its time-out at most. What is paused starts nothing new, while tasks and
-    time-outs go on. How a workflow has ended is final; if the orchestrator ends before, it is cancelled as it stands.
+    time-outs go on. How a workflow has ended is final, and remembered; if the orchestrator ends before, it is cancelled
+    as it stands.
 
         orchestrator = world.spawn(Orchestrator("orchestrator"))
         tasks = [Task("read", "read_file", {"path": "x.csv"}), Task("sum", "add", {"rows": "${read.rows}"}, ["read"])]
