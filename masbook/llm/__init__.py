@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agent import LLMAgent
+    from .analysis import Analysis, AnalysisPanel, AnalysisReport, Analyst
     from .model import find_model
     from .offline_model import offline
     from .recording import record, replay
     from .script import scripted, tool_call
 
 _HOMES = {
+    "Analysis": "analysis",
+    "AnalysisPanel": "analysis",
+    "AnalysisReport": "analysis",
+    "Analyst": "analysis",
     "LLMAgent": "agent",
     "find_model": "model",
     "offline": "offline_model",
@@ -25,6 +30,10 @@ _HOMES = {
     "tool_call": "script",
 }
 __all__ = [
+    "Analysis",
+    "AnalysisPanel",
+    "AnalysisReport",
+    "Analyst",
     "LLMAgent",
     "find_model",
     "offline",
