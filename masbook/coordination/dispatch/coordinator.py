@@ -87,7 +87,7 @@ class Coordinator(Agent):
         require.whole("retries", retries, least=0)
         if timeout is not None:
             require.positive("timeout", timeout)
-        if self._closed or self.state in ("offline", "error"):
+        if self._closed or not self.online or self._error is not None:
             why = "it has been shut down" if self._closed else self.why_offline()
             raise AgentOffline(f"{self.name} takes no more tasks: {why}")
         asked = TaskOutcome(world.new_id("task"), needed, each, priority)
