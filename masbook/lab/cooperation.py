@@ -62,7 +62,8 @@ def conflicts(source: Source) -> pd.DataFrame:
     float64: when it came up, when it was resolved, and the time between, missing while it is open; strategy str (that
     decided); tried object (a tuple of the strategies, in turn); outcome str, `open` while there is none; winner str;
     satisfaction float64: the mean over the participants, from 0 to 1; fairness float64: Jain's index of it (see
-    `ledger.fairness`), 1 where all are equally satisfied, 1/n where one of n is and nobody else; decision object.
+    `ledger.fairness`), 1 where all are equally satisfied, 1/n where one of n is and nobody else, missing where nothing
+    was decided; decision object.
     """
     found = ledger.disputes(story.read(source)[0])
     said = [list((dispute.satisfaction or {}).values()) for dispute in found]
@@ -71,7 +72,10 @@ def conflicts(source: Source) -> pd.DataFrame:
         _CONFLICT,
         duration=[dispute.ended - dispute.opened for dispute in found],
         satisfaction=[sum(values) / len(values) if values else math.nan for values in said],
-        fairness=[ledger.fairness(values) for values in said],
+        fairness=[
+            ledger.fairness(values if dispute.decision is not None else ())
+            for dispute, values in zip(found, said, strict=True)
+        ],
     )
     return table(columns, {"satisfaction": "float64"})
 

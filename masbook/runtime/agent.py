@@ -262,7 +262,7 @@ def _offer(cls: type[Agent], name: str, method: Any) -> Capability | None:
         declared: Capability | None = getattr(vars(base).get(name), "capability", None)
         if declared is not None:
             same = declared.function is method
-            return declared if same else replace(declared, function=method)
+            return declared if same else replace(declared, function=method, replaced=declared)
     return None
 
 

@@ -28,6 +28,8 @@ class Capability:
     description: str
     cost: float
     function: Callable[..., Any]
+    replaced: Capability | None = None
+    """That of a base class: its annotations count for parameters that have none here."""
 
     @cached_property
     def streams(self) -> bool:
@@ -61,7 +63,7 @@ class Capability:
     def _schema(self) -> Schema:
         from .schema import Schema  # here, because pydantic takes as long to import as all of masbook
 
-        return Schema(self.name, self.function)
+        return Schema(self.name, self.function, None if self.replaced is None else self.replaced._schema)
 
 
 @overload

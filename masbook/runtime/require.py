@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,28 +11,40 @@ from ..errors import InvalidValue
 
 def number(what: str, value: Any) -> float:
     """Return the value if it is a number, and not NaN."""
-    if not _is_number(value) or value != value:
+    if not is_number(value) or value != value:
         raise InvalidValue(f"{what} is {value!r}: give a number")
     return value  # type: ignore[no-any-return]
 
 
+def finite(what: str, value: Any) -> float:
+    """Return the value if it is a number that a float can hold: not NaN, and not infinite."""
+    if not is_number(value) or not abs(value) <= sys.float_info.max:
+        raise InvalidValue(f"{what} is {value!r}: give a finite number")
+    return value  # type: ignore[no-any-return]
+
+
+def amount(what: str, value: Any) -> float:
+    """Return the value if it is a finite number, 0 or more."""
+    return finite(what, not_negative(what, value))
+
+
 def not_negative(what: str, value: Any) -> float:
     """Return the value if it is 0 or more."""
-    if not _is_number(value) or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise InvalidValue(f"{what} is {value!r}: give 0 or more")
     return value  # type: ignore[no-any-return]
 
 
 def positive(what: str, value: Any) -> float:
     """Return the value if it is more than 0."""
-    if not _is_number(value) or not value > 0:
+    if not is_number(value) or not value > 0:
         raise InvalidValue(f"{what} is {value!r}: give more than 0")
     return value  # type: ignore[no-any-return]
 
 
 def probability(what: str, value: Any) -> float:
     """Return the value if it is between 0 and 1."""
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise InvalidValue(f"{what} is {value!r}: a probability is between 0 and 1")
     return value  # type: ignore[no-any-return]
 
@@ -65,5 +78,6 @@ def names(what: str, values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether the value can be added and halved; True and False cannot."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -19,12 +19,13 @@ from ..errors import InvalidInput, InvalidValue
 class Schema:
     """What a method takes and returns, as JSON schemas and as checks."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], replaced: Schema | None = None) -> None:
         self._name, self._function = name, function
         try:
-            self._hints = get_type_hints(function, include_extras=True)
+            hints = get_type_hints(function, include_extras=True)
         except NameError as error:
             raise InvalidValue(f"{name}: the annotation {error.name!r} is not known at module level") from error
+        self._hints = hints if replaced is None else {**replaced._hints, "return": Any, **hints}
         self._inputs = self._adapter(self._shape())
         self._validate = self._inputs.validator.validate_python
 

@@ -464,6 +464,17 @@ class TestOneDeadline:
         client = world.spawn(Agent("client"))
         assert world.run(client.request("a", "work")) == "b" and world.now == 0.0
 
+    def test_nor_for_who_calls_in_the_middle_of_its_work(self, world, resolver):
+        class Worker(Negotiator):
+            @capability
+            async def work(self) -> str:
+                return (await resolver.resolve(conflict("a", "b"), strategy=["voting"])).winner
+
+        world.spawn(Worker("a"))
+        world.spawn(Negotiator("b"))
+        client = world.spawn(Agent("client"))
+        assert world.run(client.request("a", "work")) == "b" and world.now == 0.0
+
     def test_a_lossy_network_delays_but_decides(self):
         async def scenario(world):
             resolver = world.spawn(ConflictResolver("resolver", patience=0.0))
@@ -571,7 +582,13 @@ class TestBadInput:
             lambda: Participant("a", {}, weight=-1.0),
             lambda: Participant("a", {}, weight=math.nan),
             lambda: Participant("a", {}, weight=math.inf),
+            lambda: Participant("a", {}, weight=True),
+            lambda: Participant("a", {}, weight=10**400),
             lambda: Participant("a", {}, priority=math.nan),
+            lambda: Participant("a", {}, priority=10**400),
+            lambda: Participant("a", {}, load=math.inf),
+            lambda: Participant("a", {"t": math.inf}, limits={"t": 0}),
+            lambda: Participant("a", {"t": 0}, limits={"t": -math.inf}),
             lambda: Participant("a", {}, priority="high"),
             lambda: Participant("a", {}, load=-0.1),
             lambda: Participant("a", {}, load=math.nan),
@@ -588,6 +605,8 @@ class TestBadInput:
             lambda: ConflictResolver(deadline=math.nan),
             lambda: ConflictResolver(patience=-1.0),
             lambda: ConflictResolver(default="luck"),
+            lambda: ConflictResolver(arbiter=5),
+            lambda: ConflictResolver(ask_person=lambda conflict: "a"),
             lambda: Proposal(None, "gpu_1", "no mapping"),
         ],
     )

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from masbook import Agent, ConflictResolver, FaultPlan, World, simulate
+from masbook import Agent, ConflictResolver, FaultPlan, Partition, World, simulate
 from masbook.coordination import ConflictDetector, Lock, MemoryStore, Semaphore
 from masbook.coordination.sync import ReadWriteLock
 from masbook.errors import InvalidValue, VersionConflict
@@ -187,6 +187,24 @@ class TestClaimsOnTheBus:
             (conflict,) = heard
             assert [party["name"] for party in conflict["participants"]] == ["a", "b"]
 
+    @pytest.mark.parametrize("trouble", ["partition", "stop"])
+    def test_a_resolver_that_does_not_answer_is_no_end_to_detection(self, trouble):
+        """What could not be handed over is known; with a new claim it is handed over again."""
+        torn = FaultPlan(appointments=[Partition(["detector"], ["resolver"], 0.0, 20.0)] * (trouble == "partition"))
+        with World(faults=torn) as world:
+            society = Society(world)
+
+            async def main():
+                if trouble == "stop":
+                    await society.resolver.stop()
+                for agent in (society.a, society.b):
+                    await agent.publish("resource.claimed", resource="x")
+                await asyncio.sleep(60.0)
+                society.resolver.restart()
+                await society.c.publish("resource.claimed", resource="x")
+
+            assert society.run(main()) == [("resource_contention", ("a", "b", "c"))]
+
     def test_bad_options(self):
         with pytest.raises(InvalidValue, match="gather"):
             ConflictDetector(gather=-1.0)
@@ -273,17 +291,19 @@ class TestTheTrace:
 
         assert society.run(main()) == []
 
-    def test_a_detector_that_was_away_catches_up(self, society):
+    def test_a_detector_that_was_away_begins_anew(self, society):
         def record(kind, who, resource):
             society.world.trace.record(kind, who, resource=resource, token=1)
 
         async def main():
             record("acquired", "a", "gpu")
             await society.detector.stop()
+            await society.a.sleep(1.0)
             record("released", "a", "gpu")
-            await society.b.publish("resource.claimed", resource="disk")
+            await society.a.sleep(1.0)
             society.detector.restart()
             record("acquired", "b", "gpu")  # a has given it back meanwhile
+            await society.b.publish("resource.claimed", resource="disk")
             await society.c.publish("resource.claimed", resource="disk")
 
         assert society.run(main()) == [("resource_contention", ("b", "c"))]
@@ -292,7 +312,23 @@ class TestTheTrace:
         with World() as world:
             for agent in "ab":
                 world.trace.record("acquired", agent, resource="gpu", token=1)
+            world.run(until=1.0)
             assert Society(world).run(asyncio.sleep(1.0)) == []
+
+    def test_what_is_claimed_in_the_instant_of_its_birth_is(self):
+        with World() as world:
+            society = Society(world)
+            for agent in (society.a, society.b):
+                world.run(agent.publish("resource.claimed", resource="gpu"))
+            assert society.run(asyncio.sleep(1.0)) == [("resource_contention", ("a", "b"))]
+
+    def test_a_row_that_names_no_resource_harms_nobody(self, society):
+        async def main():
+            society.world.trace.record("acquired", "a")
+            await society.b.publish("resource.claimed", resource="gpu")
+            await society.c.publish("resource.claimed", resource="gpu")
+
+        assert society.run(main()) == [("resource_contention", ("b", "c"))]
 
     def test_what_is_remembered_of_writes_is_bounded(self, society):
         store = MemoryStore(society.world)

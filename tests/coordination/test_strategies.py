@@ -155,6 +155,13 @@ class TestVoting:
         assert resolution.winner == {"plurality": "a"}.get(rule, resolution.winner)
         assert resolution.winner == {"copeland": "b", "instant_runoff": "b"}.get(rule, resolution.winner)
 
+    def test_who_sees_the_conflict_without_a_word_about_types_sees_it_whole(self):
+        class Kind(Negotiator):
+            async def vote(self, conflict, options):
+                return [party.name for party in conflict.participants if party.name != self.name][0]
+
+        assert resolve([party("a", priority=1), party("b")], "voting", Kind("a"), Kind("b"))[1][2][1] == {"vote": ["b"]}
+
 
 class TestPriority:
     def test_the_highest_wins_and_ties_are_broken(self):
@@ -343,6 +350,15 @@ class TestConsensus:
 
         parties = [party("a", 0, limits={"value": 9}), party("b", 9, limits={"value": 0}, weight=100.0)]
         assert not talks(parties, No("a")).resolved
+
+    def test_the_no_of_who_has_no_weight_is_one_too(self):
+        class No(Negotiator):
+            async def accept(self, conflict, winner, decision):
+                return False
+
+        parties = [party("a", 0, limits={"value": 9}, weight=0.0), party("b", 9, limits={"value": 0})]
+        assert not talks(parties, No("a")).resolved
+        assert talks(parties).resolved
 
     def test_silence_ends_it_after_the_deadline(self):
         class Wedged(Negotiator):

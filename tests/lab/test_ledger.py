@@ -13,7 +13,7 @@ from test_frames import tampered, values
 
 from masbook import Orchestrator, Task, Workflow, simulate
 from masbook.errors import InvalidValue
-from masbook.lab import frames
+from masbook.lab import charts, frames
 from masbook.lab.ledger import fairness
 from masbook.lab.studio import ImageProcessor, hire
 from masbook.runtime.trace import Trace
@@ -151,6 +151,16 @@ def test_conflicts_by_hand():
     assert found["satisfaction"].isna().tolist() == [False, False, False, True]
     assert found["participants"][0] == ("a", "b", "c") and found["decision"][0] == {"winner": "a"}
     assert found["type"].unique().tolist() == ["resource_contention"]
+
+
+def test_where_nothing_was_decided_nobody_was_treated_fairly():
+    trace = rush(1)
+    trace.record("conflict", "resolver", conflict="conflict-9", type="priority", participants=["a", "b"])
+    end = {"strategy": "person", "outcome": "unresolved", "satisfaction": {"a": 0.0, "b": 0.0}}
+    trace.record("resolved", "resolver", conflict="conflict-9", **end)
+    found = frames.conflicts(trace)
+    assert found["satisfaction"].tolist() == [0.5, 0.0] and found["fairness"].isna().tolist() == [False, True]
+    assert len(charts.conflicts(found).axes) == 3
 
 
 def test_resolved_is_final():

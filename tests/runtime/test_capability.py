@@ -115,6 +115,20 @@ class TestSchemas:
         assert Better.offers["model"].description == "Better."
         assert Shop.offers["model"].description == ""
 
+    def test_what_replaces_a_capability_keeps_the_annotations_of_its_parameters(self, world):
+        """But not the promise of a result: that it must make itself."""
+
+        class Other(Shop):
+            async def order(self, order, size: str = "large"):
+                return [order.number, size]
+
+        world.spawn(Other("other"))
+        client = world.spawn(Agent("client"))
+        assert world.run(client.request("other", "order", order={"number": 3})) == [3, "large"]
+        with pytest.raises(InvalidInput, match=r"order\.number"):
+            world.run(client.request("other", "order", order={"number": "three"}))
+        assert Other.offers["order"].output_schema == {}
+
 
 class TestCalls:
     def test_by_message_directly_and_from_itself(self, world, shop):

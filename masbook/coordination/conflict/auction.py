@@ -9,16 +9,16 @@ have `perform(task, price)`, which does it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ...errors import InvalidValue, Refused, TaskFailed, Undeliverable, UnknownRecipient, WorldError, describe
+from ...errors import InvalidValue, TaskFailed, UnknownRecipient, WorldError, describe
 from ...runtime import require
 from ...runtime.agent import Agent
-from ...runtime.message import MessageType, freeze
+from ...runtime.message import freeze
+from .case import notify
 from .voting import TieBreak, earliest, favoured
 
 Bids = Mapping[str, float]
@@ -37,37 +37,28 @@ class Award:
     result: Any = None  # of the task, in a contract net
 
 
-def first_price(
-    bids: Bids, *, lowest_wins: bool = False, reserve: Price = None, break_tie: TieBreak = earliest
-) -> Award:
+def first_price(bids: Bids, *, lowest_wins: bool = False, break_tie: TieBreak = earliest) -> Award:
     """Award to the highest bid, or with `lowest_wins`, for tasks, to the lowest, at its own price.
 
-    What is worse than the `reserve` does not count. `break_tie` is that of the voting rules. InvalidValue for bids
-    that are negative or not finite.
+    `break_tie` is that of the voting rules. InvalidValue for bids that are negative or not finite.
     """
     for name, bid in bids.items():
-        _amount(f"the bid of {name}", bid)
-    sign = -1 if lowest_wins else 1
-    limit = 0.0 if reserve is None else sign * _amount("the reserve", reserve)
-    good = {name: sign * bid for name, bid in bids.items() if reserve is None or sign * bid >= limit}
-    tied = tuple(name for name in good if good[name] == max(good.values()))
-    winner = favoured(tied, break_tie) if tied else None
-    return Award(winner, None if winner is None else bids[winner], tied, dict(bids))
+        require.amount(f"the bid of {name}", bid)
+    choose = min if lowest_wins else max
+    best = choose(bids.values()) if bids else None
+    tied = tuple(name for name in bids if bids[name] == best)
+    return Award(favoured(tied, break_tie) if tied else None, best, tied, dict(bids))
 
 
-def second_price(
-    bids: Bids, *, lowest_wins: bool = False, reserve: Price = None, break_tie: TieBreak = earliest
-) -> Award:
+def second_price(bids: Bids, *, lowest_wins: bool = False, break_tie: TieBreak = earliest) -> Award:
     """Award as `first_price` does, at the price of the best other bid, so that nobody gains by lying (Vickrey 1961).
 
-    Where no other counts, the price is the reserve; without one, 0, or with `lowest_wins` what the winner bids.
+    Who bids alone pays nothing, or with `lowest_wins` is paid what it bids.
     """
-    award = first_price(bids, lowest_wins=lowest_wins, reserve=reserve, break_tie=break_tie)
+    award = first_price(bids, lowest_wins=lowest_wins, break_tie=break_tie)
     others = {name: bid for name, bid in bids.items() if name != award.winner}
-    price = first_price(others, lowest_wins=lowest_wins, reserve=reserve).price
-    if price is None:
-        price = reserve if reserve is not None else award.price if lowest_wins else 0.0
-    return replace(award, price=None if award.winner is None else price)
+    alone = award.price if lowest_wins or award.winner is None else 0.0
+    return replace(award, price=first_price(others, lowest_wins=lowest_wins).price if others else alone)
 
 
 Rule = Callable[[Bids], Award]
@@ -83,8 +74,8 @@ async def auction(manager: Agent, task: Any, bidders: Sequence[str], *, deadline
     """
     bids, out = await _call(manager, task, bidders, deadline)
     award = rule(bids)
-    _tell(manager, [name for name in bids if name == award.winner], "awarded", task=task, price=award.price)
-    _tell(manager, [name for name in bids if name != award.winner], "rejected", task=task)
+    notify(manager, [name for name in bids if name == award.winner], "awarded", {"task": task, "price": award.price})
+    notify(manager, [name for name in bids if name != award.winner], "rejected", {"task": task})
     return replace(award, out=out)
 
 
@@ -106,7 +97,7 @@ async def contract_net(
         if why is None:
             break
         out[winner] = why
-    _tell(manager, left, "rejected", task=task)
+    notify(manager, left, "rejected", {"task": task})
     if winner is None:
         raise TaskFailed(f"nobody did the task, of {', '.join(bidders)}: {out}")
     return replace(award, bids=bids, out=out, result=result)
@@ -124,7 +115,7 @@ async def _call(manager: Agent, task: Any, bidders: Sequence[str], deadline: flo
 
     async def bid(name: str) -> Price:
         price = await manager.request(name, "bid", task=task, timeout=deadline, on_timeout="cancel")
-        return price if price is None else _amount("the bid", price)
+        return price if price is None else require.amount("the bid", price)
 
     answers = dict(zip(names, await asyncio.gather(*[_attempt(bid(name)) for name in names]), strict=True))
     bids = {name: price for name, (price, _) in answers.items() if price is not None}
@@ -139,16 +130,3 @@ async def _attempt(work: Awaitable[Any]) -> tuple[Any, str | None]:
         raise
     except Exception as error:
         return None, f"{type(error).__name__}: {describe(error)}"
-
-
-def _tell(manager: Agent, names: Iterable[str], topic: str, **content: Any) -> None:
-    """Notify without waiting for anybody; who is gone need not know."""
-    for name in names:
-        with suppress(Undeliverable, Refused):
-            manager.world.bus.post(manager, MessageType.TELL, name, topic, content)
-
-
-def _amount(what: str, value: float) -> float:
-    if require.not_negative(what, value) == float("inf"):
-        raise InvalidValue(f"{what} is infinite: give a finite number")
-    return value

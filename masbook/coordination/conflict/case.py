@@ -7,15 +7,16 @@ A strategy looks at `case.conflict`, awaits `case.ask(...)` where it wants to he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidValue, describe
+from ...errors import InvalidValue, Refused, Undeliverable, describe
 from ...runtime.agent import Agent
 from ...runtime.capability import capability
-from ...runtime.message import freeze
+from ...runtime.message import MessageType, freeze
 from .claims import Conflict, Participant, Resolution
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Proposal:
     """What a strategy proposes: a winner with its claim, or a common position; no decision where it has found none.
 
-    It falls if participants with more than the share `veto` of all weight reject it; at 1, nobody is asked.
+    It falls if participants with more than the share `veto` of all weight reject it: at 0 if anybody does, whatever the
+    weight; at 1 nobody is asked.
     """
 
     winner: str | None
@@ -140,6 +142,13 @@ class Case:
 Strategy = Callable[[Case], Awaitable[Proposal]]
 
 
+def notify(sender: Agent, names: Iterable[str], topic: str, content: Mapping[str, Any]) -> None:
+    """Send everybody a message without waiting for anybody; who is gone or full misses it, and the trace has that."""
+    for name in names:
+        with suppress(Undeliverable, Refused):
+            sender.world.bus.post(sender, MessageType.TELL, name, topic, content)
+
+
 class Negotiator(Agent):
     """An agent in conflicts: it votes for what it claims, concedes evenly to its limits, and accepts what comes out.
 
@@ -147,7 +156,7 @@ class Negotiator(Agent):
     `report_load()` for its load. A message `conflict.resolved` tells it the Resolution, as plain data.
 
         class Stubborn(Negotiator):
-            async def accept(self, conflict: Conflict, winner: str | None, decision: dict) -> bool:
+            async def accept(self, conflict, winner, decision):
                 return winner == self.name
     """
 

@@ -39,19 +39,20 @@ class Participant:
     capabilities: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise InvalidValue(f"a participant called {self.name!r}: give the name of an agent")
+        require.text("the name of a participant", self.name)
         for what in ("claim", "limits"):
             _freeze(self, f"the {what} of {self.name}", what)
-        require.number(f"the priority of {self.name}", self.priority)
-        for what, value in (("weight", self.weight), ("load", self.load or 0.0)):
-            if require.not_negative(f"the {what} of {self.name}", value) == math.inf:
-                raise InvalidValue(f"the {what} of {self.name} is infinite: give a number")
+        require.finite(f"the priority of {self.name}", self.priority)
+        require.amount(f"the weight of {self.name}", self.weight)
+        require.amount(f"the load of {self.name}", 0 if self.load is None else self.load)
         object.__setattr__(self, "capabilities", require.names(f"the capabilities of {self.name}", self.capabilities))
-        for key, limit in {**self.claim, **self.limits}.items():
-            if is_number(self.claim[require.one_of(f"a limit of {self.name}", key, self.claim)]):
-                require.number(f"the claim or limit of {self.name} for {key!r}", limit)
-                require.number(f"the claim of {self.name} for {key!r}", self.claim[key])
+        for key in self.limits:
+            require.one_of(f"a limit of {self.name}", key, self.claim)
+        for key, value in self.claim.items():
+            limit = self.limits.get(key, value)
+            if require.is_number(value):
+                require.finite(f"the claim of {self.name} for {key!r}", value)
+                require.finite(f"the limit of {self.name} for {key!r}", limit)
             elif key in self.limits and not isinstance(limit, list):
                 raise InvalidValue(f"the limit of {self.name} for {key!r} is {limit!r}: give a list, best first")
 
@@ -73,7 +74,7 @@ class Participant:
             return 1.0
         if isinstance(limit, list):
             return 1 - (limit.index(value) + 1) / (len(limit) + 1) if value in limit else 0.0
-        if limit is None or limit == ideal or not is_number(value):
+        if limit is None or limit == ideal or not require.is_number(value):
             return 0.0
         return max(0.0, 1 - float(abs(value - ideal) / abs(limit - ideal)))
 
@@ -104,11 +105,9 @@ class Conflict:
         _freeze(self, "the context", "context")
         require.names("required_capabilities", self.context.get("required_capabilities", ()))
         if not isinstance(self.capacity, Mapping):
-            raise InvalidValue(
-                f"the capacity is {self.capacity!r}: say how much there is by key, as in {{'minutes': 10}}"
-            )
+            raise InvalidValue(f"the capacity is {self.capacity!r}: give how much there is by key: {{'minutes': 10}}")
         for key, room in self.capacity.items():
-            require.not_negative(f"the capacity for {key!r}", room)
+            require.amount(f"the capacity for {key!r}", room)
 
     @property
     def capacity(self) -> Mapping[str, float]:
@@ -148,8 +147,8 @@ class Conflict:
     def worth(self, name: str, position: Mapping[str, Any]) -> float:
         """Return what a position is worth to a participant, from 0 to 1: the mean over the keys that are disputed."""
         party, claims = self.party(name), [party.claim for party in self.participants]
-        disputed = [key for key, value in party.claim.items() if any(claim.get(key) != value for claim in claims)]
-        disputed += [key for key in party.claim if key in self.capacity and key not in disputed]
+        shared = {key for key, value in party.claim.items() if all(claim.get(key) == value for claim in claims)}
+        disputed = [key for key in party.claim if key in self.capacity or key not in shared]
         worth = [party.worth(key, position.get(key)) for key in disputed or party.claim]
         return sum(worth) / len(worth) if worth else 1.0
 
@@ -162,10 +161,8 @@ class Conflict:
 
     def seen_by(self, name: str) -> Conflict:
         """Return the conflict as a participant may see it: without the limits of the others."""
-        return replace(
-            self,
-            participants=[p if p.name == name or not p.limits else replace(p, limits={}) for p in self.participants],
-        )
+        parties = [party if party.name == name else replace(party, limits={}) for party in self.participants]
+        return replace(self, participants=parties)
 
     def satisfaction(self, winner: str | None, decision: Mapping[str, Any] | None) -> dict[str, float]:
         """Return how content each participant is with a decision, from 0 to 1."""
@@ -198,11 +195,6 @@ class Resolution:
     def resolved(self) -> bool:
         """Whether anything was decided."""
         return self.outcome != "unresolved"
-
-
-def is_number(value: Any) -> bool:
-    """Return whether the value can be halved and added; True and False cannot."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _freeze(data: Any, what: str, name: str) -> None:

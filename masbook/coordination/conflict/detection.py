@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...errors import InvalidValue, describe
+from ...errors import AgentCrashed, InvalidValue, RequestTimeout, Undeliverable, describe
 from ...runtime import require
 from ...runtime.agent import Agent
-from ...runtime.supervision import Supervision
 from ...runtime.trace import Event
 from .claims import EXCLUSIVE, Conflict, Kind, Participant, Resolution
-
-if TYPE_CHECKING:
-    from ...runtime.world import World
 
 SUBJECTS: dict[str, Kind] = {
     "resource": "resource_contention",
@@ -30,6 +26,7 @@ SUBJECTS: dict[str, Kind] = {
 }
 SHARED = ("semaphore", "read")  # what several may hold at once
 WRITES = 1000  # that are remembered: a write that comes later than that finds nobody to be in conflict with
+PATIENCE = 600.0  # virtual seconds for a resolution; what nobody has resolved by then counts as unresolved
 _Subject = tuple[Kind, str]
 
 
@@ -40,7 +37,8 @@ class ConflictDetector(Agent):
     `weight` and `limits` are those of the Participant. For data, only different claims are a conflict. In the trace, it
     sees two holders of a lock, two writes on top of one version, and two agents at a task that they took themselves.
     Claims that come within `gather` virtual seconds join the conflict. Those of the losers end with it, and those of an
-    agent with the agent. Without a `resolver`, conflicts are published on `conflict.detected`.
+    agent with the agent. Without a `resolver`, conflicts are published on `conflict.detected`. It begins anew when it
+    is restarted.
     """
 
     service = True
@@ -49,44 +47,34 @@ class ConflictDetector(Agent):
         super().__init__(name)
         self.resolver = resolver
         self.gather = require.not_negative("gather", gather)
+        self._forget()
+
+    def _forget(self) -> None:
         self._claims: dict[_Subject, dict[str, Participant]] = {}
-        self._busy: dict[_Subject, None] = {}  # being reported
+        self._busy: set[_Subject] = set()  # being reported
         self._known: dict[_Subject, set[str]] = {}  # who was in a conflict that nobody has resolved
         self._writes: deque[_Subject] = deque()
-        self._handed: dict[str, None] = {}  # tasks that a service hands out, to as many as it likes
-        self._seen = 0  # rows of the trace
-
-    def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
-        """Come into a world, and read its trace from there."""
-        self._seen = len(world.trace)
-        super().enter(world, parent, supervision)
+        self._handed: set[str] = set()  # tasks that a service hands out, to as many as it likes
 
     async def on_start(self) -> None:
-        """Read what has not been read yet, and every row from now on."""
-        self._busy.clear()
-        rows = [*self.world.trace]
-        for event in rows[len(rows) - (len(self.world.trace) - self._seen) :]:
-            self._see(event)
+        """Read every row of the trace from now on, and those of this instant."""
+        self._forget()
+        for event in self.world.trace:
+            if event.time == self.now:
+                self._see(event)
         self.when_gone(self.world.trace.observe(self._see))
 
     def _see(self, event: Event) -> None:
         """Read a row of the trace; it must not raise."""
         facts, who = event.facts, event.who
-        self._seen += 1
         match event.kind:
             case "sent" if facts["topic"].endswith((".claimed", ".released")):
                 self._see_claim(who, facts)
-            case "acquired" | "released" if not facts["resource"].startswith(SHARED):
-                claim = {"resource": facts["resource"], "token": facts["token"]}
-                self._move(("resource_contention", facts["resource"]), who, claim, event.kind == "acquired")
+            case "acquired" | "released" if not (resource := str(facts["resource"])).startswith(SHARED):
+                claim = {"resource": resource, "token": facts["token"]}
+                self._move(("resource_contention", resource), who, claim, event.kind == "acquired")
             case "stored" | "version_conflict":
-                version = facts["expected"] + 1 if facts.get("expected") else facts["version"]
-                claim = {"key": facts["key"], "version": version, "author": who}
-                subject: _Subject = ("data_inconsistency", f"version {version} of {facts['key']} in {facts['store']}")
-                self._writes.append(subject)
-                if len(self._writes) > WRITES:
-                    self._claims.pop(self._writes.popleft(), None)
-                self._move(subject, who, claim, True)
+                self._see_write(who, facts)
             case "stopped" | "crashed":
                 for subject in [subject for subject in self._claims if subject[0] in EXCLUSIVE]:
                     self._drop(subject, who)
@@ -105,17 +93,25 @@ class ConflictDetector(Agent):
             if claim.get(what) is None:
                 raise InvalidValue(f"say what is claimed, as in {what}='name'")
             own = {name: claim.pop(name) for name in ("priority", "weight", "limits") if name in claim}
-            terms = {"priority": facts["priority"], **own}
-            self._add(subject, Participant(who, claim, **terms))
-        except (InvalidValue, TypeError) as error:
+            self._add(subject, Participant(who, claim, **{"priority": facts["priority"], **own}))
+        except InvalidValue as error:
             self.world.trace.record("refused", who, action="claim", target=subject[1], reason=describe(error))
+
+    def _see_write(self, who: str, facts: Mapping[str, Any]) -> None:
+        """Read that a version was written, or that somebody wanted to write the same one."""
+        version = facts["expected"] + 1 if facts.get("expected") else facts["version"]
+        subject: _Subject = ("data_inconsistency", f"version {version} of {facts['key']} in {facts['store']}")
+        self._writes.append(subject)
+        if len(self._writes) > WRITES:
+            self._claims.pop(self._writes.popleft(), None)
+        self._add(subject, Participant(who, {"key": facts["key"], "version": version, "author": who}))
 
     def _see_task(self, kind: str, who: str, task: str) -> None:
         keeper = self.world.agents.get(who)
         if kind == "task_added" and keeper is not None and keeper.service:
-            self._handed[task] = None
+            self._handed.add(task)
         elif kind == "task_ended":
-            self._handed.pop(task, None)
+            self._handed.discard(task)
             self._claims.pop(("task_assignment", task), None)
         elif task not in self._handed:
             self._move(("task_assignment", task), who, {"task": task}, kind == "task_started")
@@ -142,7 +138,7 @@ class ConflictDetector(Agent):
 
     def _look(self, subject: _Subject) -> None:
         if subject not in self._busy and self._disputants(subject):
-            self._busy[subject] = None
+            self._busy.add(subject)
             self.background(self._report(subject))
 
     async def _report(self, subject: _Subject) -> None:
@@ -157,12 +153,17 @@ class ConflictDetector(Agent):
                 for name, party in parties.items():
                     if name != resolution.winner and self._claims.get(subject, {}).get(name) is party:
                         del self._claims[subject][name]
-        del self._busy[subject]
+        self._busy.discard(subject)
         self._look(subject)
 
     async def _hand_over(self, conflict: Conflict) -> Resolution | None:
+        """Return how the conflict ended; None if nobody settles it, or the resolver does not answer."""
         if self.resolver is None:
             await self.publish("conflict.detected", conflict=conflict)
             return None
-        resolution: Resolution = await self.request(self.resolver, "resolve", conflict=conflict, timeout=None)
+        try:
+            number = await self.request(self.resolver, "report", conflict=conflict)
+            resolution: Resolution = await self.request(self.resolver, "resolve", conflict=number, timeout=PATIENCE)
+        except (AgentCrashed, RequestTimeout, Undeliverable):  # the trace has it; a new claim is reported anew
+            return None
         return resolution

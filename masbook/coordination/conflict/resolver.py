@@ -8,24 +8,22 @@ your own by name. What a conflict and a resolution are is in `claims`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ...errors import AgentOffline, InvalidValue, MasbookError, describe
+from ...errors import AgentOffline, InvalidValue, describe
 from ...runtime import require
 from ...runtime.agent import Agent
 from ...runtime.capability import capability, require_async
-from ...runtime.message import MessageType, freeze
+from ...runtime.message import freeze
 from ...runtime.trace import KINDS
-from .case import Case, Negotiator, Proposal, Strategy
-from .claims import Conflict, Outcome, Participant, Resolution
+from ...runtime.worker import current_worker
+from .case import Case, Proposal, Strategy, notify
+from .claims import Conflict, Outcome, Resolution
 from .strategies import STRATEGIES, person
 from .voting import RULES
-
-__all__ = ["Conflict", "ConflictResolver", "Negotiator", "Participant", "Resolution"]
 
 FIRST: dict[str, str] = {
     "resource_contention": "priority",
@@ -72,9 +70,12 @@ class ConflictResolver(Agent):
         super().__init__(name, concurrency=1000)  # it mostly waits
         for label, strategy in (strategies or {}).items():
             require_async(strategy, f"the strategy {label!r}")
+        if ask_person is not None:
+            require_async(ask_person, "ask_person")
         self.strategies = {**STRATEGIES, "person": person, **(strategies or {})}
         self.rule = require.one_of("rule", rule, RULES)
-        self.arbiter, self.ask_person = arbiter, ask_person
+        self.arbiter = None if arbiter is None else require.text("arbiter", arbiter)
+        self.ask_person = ask_person
         self.deadline = require.positive("deadline", deadline)
         self.patience = require.not_negative("patience", patience)
         self.default = default and require.one_of("default", default, self.strategies)
@@ -91,15 +92,13 @@ class ConflictResolver(Agent):
         `strategy` is tried first instead of that for its kind; a list is all that is tried. InvalidValue at once for an
         unknown strategy or id, or a `deadline` (virtual seconds for each question) that is not positive.
         """
-        case, message = self._enter(conflict, strategy, deadline), self.handling()
-        who = self.name if message is None else message.sender
-        in_work = message is not None and message.cause is not None
-        self.waiting[who] += in_work
+        case, (who, at_work) = self._enter(conflict, strategy, deadline), self._asker()
+        self.waiting[who] += at_work
         try:
             what = f"the resolution of {case.conflict.id}"
             resolution: Resolution = await self.world.wait(asyncio.shield(case.done), who=who, what=what)
         finally:
-            self.waiting[who] -= in_work
+            self.waiting[who] -= at_work
         return resolution
 
     @capability
@@ -163,13 +162,11 @@ class ConflictResolver(Agent):
 
     def _enter(self, given: Conflict | str, strategy: str | list[str] | None, deadline: float | None) -> Case:
         """Return the case of a conflict; begin to settle it, if it is new."""
-        if deadline is not None:
-            require.positive("deadline", deadline)
-        names = strategy if isinstance(strategy, list | tuple) else [] if strategy is None else [strategy]
-        for name in names:
+        deadline = self.deadline if deadline is None else require.positive("deadline", deadline)
+        for name in [strategy] if isinstance(strategy, str) else require.names("strategy", strategy or ()):
             require.one_of("strategy", name, self.strategies)
-        if strategy is not None and not names:
-            raise InvalidValue("strategy is an empty list: give at least one, or leave it out")
+        if strategy is not None and not strategy:
+            raise InvalidValue(f"strategy is {strategy!r}: give at least one, or leave it out")
         if isinstance(given, str):
             return self._case(given)
         if not isinstance(given, Conflict):
@@ -179,18 +176,24 @@ class ConflictResolver(Agent):
             return case
         if not self.online:
             raise AgentOffline(f"{self.name} settles nothing: {self.why_offline()}")
-        return self._take_up(given, strategy, deadline or self.deadline)
-
-    def _take_up(self, given: Conflict, strategy: str | list[str] | None, deadline: float) -> Case:
         conflict = replace(given, id=self.world.new_id("conflict"))
         case = Case(self, conflict, deadline, self.now, self.world.loop.create_future())
         self._given[id(given)], self._cases[conflict.id] = (given, case), case
-        facts = {"type": conflict.kind, "participants": [party.name for party in conflict.participants]}
-        self.world.trace.record("conflict", self.name, conflict=conflict.id, description=conflict.description, **facts)
+        names = [party.name for party in conflict.participants]
+        facts = {"type": conflict.kind, "participants": names, "description": conflict.description}
+        self.world.trace.record("conflict", self.name, conflict=conflict.id, **facts)
         for party in conflict.participants:
             case.record(party.name, {"claim": party.claim}, round=0)
         self.background(self._settle(given, case, self._chain(conflict.kind, strategy)))
         return case
+
+    def _asker(self) -> tuple[str, bool]:
+        """Return who asks for a resolution, and whether in the middle of the handling of a message."""
+        worker = current_worker.get()
+        if worker is None or worker.message is None:
+            return self.name, False
+        by_call = worker.agent is not self
+        return (worker.agent.name, True) if by_call else (worker.message.sender, worker.message.cause is not None)
 
     def _chain(self, kind: str, strategy: str | list[str] | None) -> list[tuple[str, Outcome]]:
         """Return the strategies to try, each with the outcome if it succeeds."""
@@ -200,7 +203,7 @@ class ConflictResolver(Agent):
             last += [(self.default, "default")] if self.default else []
             order, first = list(STRATEGIES), strategy or FIRST[kind]
             start = order.index(first if first in STRATEGIES else FIRST[kind])
-            strategy = list(dict.fromkeys([first, *[order[(start + step) % len(order)] for step in range(3)]]))[:3]
+            strategy = list(dict.fromkeys([first, *order[start:], *order[:start]]))[:3]
         return [(strategy[0], "resolved"), *[(name, "escalated") for name in strategy[1:]], *last]
 
     async def _settle(self, given: Conflict, case: Case, chain: list[tuple[str, Outcome]]) -> None:
@@ -249,30 +252,28 @@ class ConflictResolver(Agent):
         content: dict[str, Any] = {"winner": proposal.winner, "decision": proposal.decision}
         answers = await case.ask("accept", stated=lambda _: None, read=lambda _, answer: answer is True, **content)
         against = [name for name, accepted in answers.items() if not accepted]
-        against += [] if proposal.veto else case.silent
+        if not proposal.veto:
+            return [*against, *case.silent]
         weight = sum(case.conflict.party(name).weight for name in against)
         return against if weight > proposal.veto * case.conflict.weight else []
 
     def _conclude(self, case: Case, outcome: Outcome, proposal: Proposal) -> None:
         """Resolve the conflict for good, and tell its participants."""
-        conflict, winner, decision, tried = case.conflict, proposal.winner, proposal.decision, tuple(case.attempts)
-        satisfaction, seconds = conflict.satisfaction(winner, decision), self.now - case.began
+        conflict, winner, decision = case.conflict, proposal.winner, proposal.decision
         resolution = Resolution(
-            conflict.id,
-            conflict.kind,
-            winner,
-            tried[-1],
-            decision,
-            outcome,
-            proposal.reason,
-            satisfaction,
-            tried,
-            seconds,
+            conflict=conflict.id,
+            kind=conflict.kind,
+            winner=winner,
+            strategy=case.strategy,
+            decision=decision,
+            outcome=outcome,
+            reason=proposal.reason,
+            satisfaction=conflict.satisfaction(winner, decision),
+            attempts=tuple(case.attempts),
+            seconds=self.now - case.began,
         )
         facts = {name: getattr(resolution, name) for name in KINDS["resolved"] if name != "type"}
         self.world.trace.record("resolved", self.name, type=conflict.kind, **facts)
         case.done.set_result(resolution)
-        for party in conflict.participants:
-            if party.name in self.world.agents:
-                with contextlib.suppress(MasbookError):  # a dead letter or a refusal: the trace has it
-                    self.world.bus.post(self, MessageType.TELL, party.name, "conflict.resolved", freeze(resolution))
+        there = [party.name for party in conflict.participants if party.name in self.world.agents]
+        notify(self, there, "conflict.resolved", freeze(resolution))

@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import InvalidValue, describe
 from ...runtime import require
 from .case import Case, Proposal, Strategy
-from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant, is_number
+from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant
 from .voting import RULES, Ballot
 
 
@@ -60,7 +60,7 @@ async def load_balancing(case: Case) -> Proposal:
 
     def read(party: Participant, answer: Any) -> float:
         load = answer.get("load") if isinstance(answer, Mapping) else answer
-        return require.not_negative(f"the load of {party.name}", load)
+        return require.amount(f"the load of {party.name}", load)
 
     loads = await case.ask("report_load", "status", stated=lambda party: party.load, read=read)
     if not loads:
@@ -113,8 +113,8 @@ class Talks:
             raise InvalidValue(f"{party.name} offers {answer!r}: give values by key, as in a claim")
         offer = {key: answer[key] for key in self.open if key in answer and key in party.claim}
         for key in offer:
-            if is_number(party.claim[key]):
-                require.number(f"the offer of {party.name} for {key!r}", offer[key])
+            if require.is_number(party.claim[key]):
+                require.finite(f"the offer of {party.name} for {key!r}", offer[key])
         return offer
 
     def hear(self, offers: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -131,7 +131,7 @@ class Talks:
 def _concede(former: list[Any], value: Any) -> bool:
     """Add an offer to those before it, if it goes further in their direction; return whether it does."""
     first, last = former[0], former[-1]
-    if not is_number(first):
+    if not require.is_number(first):
         further = value not in former
     else:
         further = value != first if last == first else (value - last) * (last - first) > 0
@@ -141,7 +141,7 @@ def _concede(former: list[Any], value: Any) -> bool:
 
 def _common_ground(offers: Mapping[str, list[Any]], room: float | None) -> list[Any]:
     """Return the value of a key that all accept, in a list; an empty one if there is none."""
-    if not all(is_number(own[0]) for own in offers.values()):
+    if not all(require.is_number(own[0]) for own in offers.values()):
         shared = [value for value in next(iter(offers.values())) if all(value in own for own in offers.values())]
         return sorted(shared, key=lambda value: sum(own.index(value) for own in offers.values()))[:1]
     if room is not None:

@@ -25,9 +25,9 @@ class Ballot:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranking", require.names("a ballot", self.ranking))
-        infinite = require.not_negative("the weight of a ballot", self.weight) == float("inf")
-        if infinite or len(set(self.ranking)) < len(self.ranking):
-            raise InvalidValue(f"{self!r}: name each option once, and give a finite weight")
+        require.amount("the weight of a ballot", self.weight)
+        if len(set(self.ranking)) < len(self.ranking):
+            raise InvalidValue(f"{self!r}: name each option once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ RULES: dict[str, Rule] = {rule.__name__: rule for rule in (plurality, approval, 
 
 def favoured(tied: Sequence[str], break_tie: TieBreak) -> str:
     """Return whom the tie-break favours; InvalidValue if that is none of the tied."""
-    return str(require.one_of("the choice of break_tie", break_tie(tied) if len(tied) > 1 else tied[0], tied))
+    choice: str = require.one_of("the choice of break_tie", break_tie(tied) if len(tied) > 1 else tied[0], tied)
+    return choice
 
 
 def _valid(ballots: Ballots, options: Sequence[str] | None) -> tuple[Cast, tuple[str, ...]]:
