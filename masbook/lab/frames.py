@@ -28,6 +28,7 @@ from .cooperation import team as team
 from .story import SENT, Interval, Source
 from .tables import DTYPES as DTYPES
 from .tables import IDS, columns_of, table
+from .thinking import model_calls as model_calls
 
 _ROW = ("time", "kind", "who")
 

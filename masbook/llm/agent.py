@@ -147,6 +147,10 @@ class LLMAgent(Agent):
                 raise
             worker.fail(error)
 
+    async def on_stop(self) -> None:
+        """Close the connections of the model; a subclass with an `on_stop` of its own calls this one too."""
+        await self.model.close()
+
     def remember(self, text: str, conversation: str) -> None:
         """Add to a conversation what the agent has heard there, without an answer."""
         said = stamp([ModelRequest([UserPromptPart(text)])], self.world.now)

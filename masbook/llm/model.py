@@ -104,6 +104,7 @@ class ObservedModel(WrapperModel):
         self.agent = agent
         self.timeout = require.positive("timeout", timeout)
         self.attempts = require.whole("attempts", attempts)
+        self._open = False  # whether the provider's connections are
 
     async def request(
         self,
@@ -128,17 +129,23 @@ class ObservedModel(WrapperModel):
         run_context: Any = None,
     ) -> AsyncIterator[StreamedResponse]:
         """Open a stream as `request` asks; its row is written when it ends, however it does."""
-        settings = self._visible(model_settings)
+        settings, deadline = self._visible(model_settings), self.agent.now + self.timeout
         async with AsyncExitStack() as stack:
 
             def opened() -> Awaitable[StreamedResponse]:
                 stream = self.wrapped.request_stream(messages, settings, model_request_parameters, run_context)
                 return stack.enter_async_context(stream)
 
-            stream, record = await self._try(opened, self.agent.now + self.timeout)
-            with self._watching(record):
+            stream, record = await self._try(opened, deadline)
+            with self._watching(record, deadline):
                 yield stream
             record("answered", stream.get())
+
+    async def close(self) -> None:
+        """Close the connections to the provider; the next request opens them again."""
+        if self._open:
+            self._open = False
+            await self.wrapped.__aexit__(None, None, None)
 
     def _visible(self, settings: ModelSettings | None) -> ModelSettings | None:
         """Return the settings, without attempts of the provider's own: the trace would not have them."""
@@ -149,10 +156,13 @@ class ObservedModel(WrapperModel):
     async def _try(self, request: Callable[[], Awaitable[T]], deadline: float) -> tuple[T, Recorder]:
         """Return what was requested, after as many attempts as it takes, and what writes the row of the last."""
         call = self.agent.world.new_id("call")
+        if not self._open and self.wrapped.provider is not None:
+            self._open = True
+            await self.wrapped.__aenter__()
         for attempt in range(1, self.attempts + 1):
             record = self._recorder(call)
             try:
-                with self._watching(record):
+                with self._watching(record, deadline):
                     async with asyncio.timeout_at(deadline):
                         await planned(self.agent)
                         return await for_agent(self.agent, request), record
@@ -165,12 +175,12 @@ class ObservedModel(WrapperModel):
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
-    def _watching(self, record: Recorder) -> Iterator[None]:
+    def _watching(self, record: Recorder, deadline: float) -> Iterator[None]:
         """Record what goes wrong, and raise masbook's error for it."""
         try:
             yield
         except asyncio.CancelledError:
-            record("cancelled")
+            record("cancelled" if self.agent.now < deadline else "timed_out")
             raise
         except Exception as error:
             problem = translated(error, self.wrapped, self.timeout)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
 _KEYS = re.compile(r"\b(?:sk|pk|gsk|xai|AIza)[-_A-Za-z0-9*]{6,}|(?i:bearer|basic)\s+[-._~+/=A-Za-z0-9]{6,}")
+_VISIT = re.compile(r"For further information visit \S+")
 _SECRET = re.compile(r"(?i)key|token|secret|password")
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ModelError]], ...] = (
     (exceptions.ModelRateLimitError, ModelRateLimited),
@@ -40,8 +41,12 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ModelErr
     (exceptions.ModelAuthenticationError, MissingKey),
     (exceptions.ModelNotFoundError, UnknownModel),
     ((exceptions.ModelRequestRejectedError, exceptions.ModelQuotaExceededError, exceptions.UserError), ModelRefused),
-    ((exceptions.ModelAPIError, exceptions.FallbackExceptionGroup), ModelUnavailable),
-    (exceptions.UnexpectedModelBehavior, ModelMisbehaved),
+    (
+        (exceptions.ModelUnavailableError, exceptions.ModelServerError, exceptions.ModelConnectionError),
+        ModelUnavailable,
+    ),
+    (exceptions.FallbackExceptionGroup, ModelUnavailable),
+    ((exceptions.ModelAPIError, exceptions.UnexpectedModelBehavior), ModelMisbehaved),
     (exceptions.UsageLimitExceeded, LimitReached),
 )
 _OUTCOMES: dict[type[Exception], str] = {
@@ -67,17 +72,15 @@ def outcome(problem: Exception) -> str:
 
 def translated(error: Exception, model: Model, timeout: float) -> Exception:
     """Return masbook's error for what a model raised; an error of the model's own code as it is."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, MasbookError):
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, NeedsRealClock):
+    if any(isinstance(cause, NeedsRealClock) for cause in _causes(error)):
         text = f'{model.model_name} is reached over the network: make the world with World(clock="real")'
         return NeedsRealClock(f"{text}, or use 'offline' or a recording")
     if isinstance(error, MasbookError):
         return error
     if isinstance(error, TimeoutError):
         return ModelTimeout(f"{model.model_name} gave no answer within {timeout:g} s")
-    text = redact(f"{model.model_name}: {describe(error)}")
+    each = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+    text = _brief(f"{model.model_name}: {'; '.join(map(describe, each))}")
     for kind, problem in _KINDS:
         if isinstance(error, kind):
             return (
@@ -87,7 +90,24 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
             )
     if model.provider is None or type(error) is RuntimeError:
         return error
-    return ModelMisbehaved(redact(f"{model.model_name} sent what cannot be read: {type(error).__name__}: {error}"))
+    return ModelMisbehaved(_brief(f"{model.model_name} sent what cannot be read: {type(error).__name__}: {error}"))
+
+
+def _brief(text: str) -> str:
+    """Return a text in one line, without keys."""
+    return redact(" ".join(_VISIT.sub("", text).split()))[:600]
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and all that led to it, each once."""
+    found: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        cause = left.pop()
+        if cause is not None and not any(cause is one for one in found):
+            found.append(cause)
+            left += [cause.__cause__, cause.__context__, *getattr(cause, "exceptions", ())]
+    return found
 
 
 async def planned(agent: Agent) -> None:

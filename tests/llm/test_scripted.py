@@ -25,7 +25,7 @@ class Plan:
 def test_answers_come_in_order(world):
     agent = world.spawn(LLMAgent("agent", model=scripted("one", "two")))
     assert [world.run(agent.ask("?")) for _ in range(2)] == ["one", "two"]
-    (first, second) = world.trace.events("model_called")
+    first, _ = world.trace.events("model_called")
     assert first.facts["model"] == "scripted (answers given beforehand)" and first.facts["cost"] == 0
 
 
