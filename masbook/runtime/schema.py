@@ -25,7 +25,7 @@ class Schema:
             hints = get_type_hints(function, include_extras=True)
         except NameError as error:
             raise InvalidValue(f"{name}: the annotation {error.name!r} is not known at module level") from error
-        self._hints = hints if replaced is None else {**replaced._hints, "return": Any, **hints}
+        self._hints: dict[str, Any] = hints if replaced is None else {**replaced._hints, "return": Any, **hints}
         self._inputs = self._adapter(self._shape())
         self._validate = self._inputs.validator.validate_python
 

@@ -158,7 +158,7 @@ class TestVoting:
     def test_who_sees_the_conflict_without_a_word_about_types_sees_it_whole(self):
         class Kind(Negotiator):
             async def vote(self, conflict, options):
-                return [party.name for party in conflict.participants if party.name != self.name][0]
+                return next(party.name for party in conflict.participants if party.name != self.name)
 
         assert resolve([party("a", priority=1), party("b")], "voting", Kind("a"), Kind("b"))[1][2][1] == {"vote": ["b"]}
 
