@@ -1,9 +1,9 @@
 """Domain events: what happens to tasks, agents and state, told over the bus as topics such as `event.task.completed`.
 
 A domain event is a row of the trace in the words of the domain: `domain_event` translates, an `EventBus` publishes what
-it makes of each new row and answers questions about the past, and `emit` publishes events of one's own. Whoever wants
-to hear subscribes with `@on("event.task.*")`; a `ReactiveCoordinator` runs reactions and keeps shared state. To tell
-other rows, or in other words, give the EventBus another translation.
+it makes of each new row and answers questions about the past, and `emit` publishes events of any type of one's own.
+Whoever wants to hear subscribes with `@on("event.task.*")`; a `ReactiveCoordinator` runs reactions and keeps shared
+state. To tell other rows, or in other words, give the EventBus another translation.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ async def emit(agent: Agent, type: str, /, **payload: Any) -> None:
     if "source" in payload:
         raise InvalidValue(f"the source of an event is who tells it, {agent.name}; call that fact something else")
     await agent.publish(TOPIC + type, payload)
+    if isinstance(agent, ReactiveCoordinator):  # a publication does not come back to its publisher
+        await agent.tell(agent.name, TOPIC + type, payload)
 
 
 def domain_event(row: Event) -> DomainEvent | None:
@@ -116,12 +118,10 @@ class EventBus(Agent):
         `since` is an instant in virtual seconds; how far back the trace reaches depends on its mode.
         """
         require.not_negative("since", since)
-        found: deque[DomainEvent] = deque(maxlen=require.whole("limit", limit))
-        for row in self.world.trace:
-            event = self.translate(row) if row.time >= since else None
-            if event is not None and matches(event.type, type) and matches(event.source, source):
-                found.append(event)
-        return list(found)
+        require.whole("limit", limit)
+        events = [self.translate(row) for row in self.world.trace if row.time >= since]
+        found = [event for event in events if event and matches(event.type, type) and matches(event.source, source)]
+        return found[-limit:]
 
     def _notice(self, row: Event) -> None:
         """Take note of a new row; it is told in a moment, when whoever has recorded it is done."""
@@ -139,7 +139,7 @@ class EventBus(Agent):
 
 
 class ReactiveCoordinator(Agent):
-    """Runs reactions to domain events: those to one event beside each other, one event after the other.
+    """Runs reactions to domain events, also its own: those to one event beside each other, one event after the other.
 
     A reaction that fails, or takes longer than `patience` virtual seconds, is a row `reaction_failed` of the trace and
     stops nothing else. With a store it keeps the lists `active_agents` and `completed_tasks` there.
@@ -184,7 +184,9 @@ class ReactiveCoordinator(Agent):
         try:
             async with asyncio.timeout(self.patience):
                 await reaction(event)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the coordinator itself has stopped; otherwise the reaction waited for what was cancelled
             facts = {"event": event.type, "reaction": name_of(reaction)}
             text = f"{type(error).__name__}: {describe(error)}"
             self.world.trace.record("reaction_failed", self.name, **facts, error=text)

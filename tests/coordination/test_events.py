@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from enum import StrEnum
 from functools import partial
 
 import pytest
@@ -77,6 +78,21 @@ class TestEmit:
         world.run(emit(ann, "order.paid", order=7, lines=[1, 2]))
         later(world)
         assert listener.heard == [DomainEvent("order.paid", "ann", 2.0, {"order": 7, "lines": [1, 2]})]
+
+    def test_types_of_ones_own(self, world):
+        """A tool has finished, a run has finished: whatever has a name can be told, heard and asked for."""
+
+        class Work(StrEnum):
+            TOOL = "tool.finished"
+            RUN = "run.finished"
+
+        ann, listener, events = world.spawn(Agent("ann")), world.spawn(Listener("listener")), world.spawn(EventBus())
+        world.run(emit(ann, Work.TOOL, tool="search", type="lookup", agent="bob"))
+        world.run(emit(ann, Work.RUN))
+        later(world)
+        assert listener.types == [("tool.finished", "ann"), ("run.finished", "ann")]
+        assert listener.heard[0].payload == {"tool": "search", "type": "lookup", "agent": "bob"}
+        assert world.run(events.history(Work.TOOL)) == listener.heard[:1]
 
     def test_content_filters_apply(self, world):
         ann, big = world.spawn(Agent("ann")), world.spawn(Listener("big"))
@@ -228,6 +244,20 @@ class TestEventBus:
         later(world)
         assert listener.heard == [DomainEvent("remark", "ann", 0.0, {"text": "hello"})]
 
+    def test_more_rows_than_usual(self, world):
+        def with_tools(row):
+            if row.kind == "tool_called":
+                return DomainEvent("tool.finished", row.who, row.time, row.facts)
+            return domain_event(row)
+
+        listener = world.spawn(Listener("listener"))
+        world.spawn(EventBus(translate=with_tools))
+        world.spawn(Agent("ann"))
+        world.trace.record("tool_called", "ann", tool="search", outcome="ok")
+        later(world)
+        assert listener.types == [("agent.joined", "ann"), ("tool.finished", "ann")]
+        assert listener.heard[1].payload["tool"] == "search"
+
     def test_translations_of_rows(self):
         trace = Trace()
         trace.record("task_ended", "cook", workflow="w", task="a", status="timed_out")
@@ -329,6 +359,79 @@ class TestReactions:
             ]
             * 2
         )
+
+    def test_one_that_waits_for_what_is_cancelled_has_failed_too(self, world):
+        ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))
+        seen = []
+
+        async def give_up(event):
+            errand = asyncio.ensure_future(coordinator.sleep(9.0))
+            errand.cancel()
+            await errand
+
+        async def work(event):
+            await coordinator.sleep(1.0)
+            seen.append(event.type)
+
+        coordinator.react("*", give_up)
+        coordinator.react("*", work)
+        for type in ("one", "two"):
+            world.run(emit(ann, type))
+        later(world, 5.0)
+        assert seen == ["one", "two"] and coordinator.state == "idle"
+        assert [(event, reaction) for _, event, reaction, _ in failures(world)] == [
+            ("one", "give_up"),
+            ("two", "give_up"),
+        ]
+
+    def test_a_coordinator_that_stops_in_the_middle_has_not_failed(self, world):
+        ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))
+        seen = []
+
+        async def work(event):
+            await coordinator.sleep(5.0)
+            seen.append(event)
+
+        coordinator.react("*", work)
+        world.run(emit(ann, "one"))
+        later(world)
+        coordinator.stop()
+        later(world, 10.0)
+        assert seen == failures(world) == []
+
+    def test_one_leads_to_another(self, world):
+        """A coordinator hears what it emits itself, once, as others do."""
+        ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))
+        events, listener, seen = world.spawn(EventBus()), world.spawn(Listener("listener")), []
+
+        async def escalate(event):
+            await emit(coordinator, "boss.called", order=event.payload["order"])
+
+        async def answer(event):
+            seen.append((event.source, event.payload["order"]))
+
+        coordinator.react("order.lost", escalate)
+        coordinator.react("boss.*", answer)
+        for order in range(3):
+            world.run(emit(ann, "order.lost", order=order))
+        later(world)
+        assert seen == [("coordinator", 0), ("coordinator", 1), ("coordinator", 2)]
+        assert [source for type, source in listener.types if type == "boss.called"] == ["coordinator"] * 3
+        assert len(world.run(events.history("boss.*"))) == 3
+
+    def test_many_beside_each_other(self, world):
+        ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))
+        seen = []
+
+        async def work(event, number):
+            await coordinator.sleep(1.0)
+            seen.append((number, world.now))
+
+        for number in range(200):
+            coordinator.react("*", partial(work, number=number))
+        world.run(emit(ann, "one"))
+        later(world, 2.0)
+        assert seen == [(number, 1.0) for number in range(200)]
 
     def test_partials_and_objects_react_too(self, world):
         ann, coordinator = world.spawn(Agent("ann")), world.spawn(ReactiveCoordinator("coordinator"))

@@ -1,7 +1,7 @@
 """Synchronisation between the agents of a world: locks, semaphores, read-write locks and barriers, found by name.
 
-In order of reading: `line` is where agents wait and what changes hands there; `locks` are lines that differ in who may
-pass; `barrier` is a place where they wait for each other.
+In order of reading: `line` is where agents wait, and how what they wait for changes hands; `locks` are lines that
+differ in who may pass; `barrier` is a place where agents wait for each other.
 """
 
 from .barrier import Barrier

@@ -1,7 +1,6 @@
 """Barriers: agents wait for each other, and go on together.
 
-Scenarios and agents make them: `Barrier(world, "phase", parties=4)` is the same barrier wherever that is written. What
-happens at one is a row of the trace, and `world.explain()` names a party that has not come.
+What happens at one is a row of the trace, and where the parties are known, `world.explain()` names one that is missing.
 """
 
 from __future__ import annotations
@@ -31,19 +30,22 @@ class Barrier(Named):
         known: dict[str, Agent] = {}
         if isinstance(parties, Sequence):
             for agent in parties:
-                self.check_agent(agent)
+                self.check_agent(agent, present=False)
             known = {agent.name: agent for agent in parties}
+            if len(known) < len(parties):
+                raise InvalidValue(f"{self} has an agent twice among its parties: one agent is one party")
             parties = len(known)
-        if parties is not None or "options" not in vars(self):
+        if self.is_new(parties=parties, known=sorted(known) or None):
             require.whole("parties", parties)
-        if not self.enter(parties=parties, known=tuple(sorted(known)) or None):
-            return
-        self.generation = 0  # how often they have met
-        self._broken = ""  # why, if it is
-        self._known, self._left = known, dict[str, None]()
-        self._arrived: dict[str, asyncio.Future[int]] = {}
-        for agent in known.values():
-            agent.when_gone(partial(self._depart, agent))
+            for agent in known.values():
+                self.check_agent(agent)
+            self._known, self._left = known, dict[str, None]()
+            self._arrived: dict[str, asyncio.Future[int]] = {}
+            self._broken = ""  # why, if it is
+            self.generation = 0  # how often they have met
+            self.enter()
+            for agent in known.values():
+                agent.when_gone(partial(self._depart, agent))
 
     @property
     def parties(self) -> int:
@@ -65,8 +67,7 @@ class Barrier(Named):
 
         BarrierBroken if one of them is not there `timeout` virtual seconds later, or departs.
         """
-        self.check_agent(agent)
-        name = self._check_party(agent)
+        name = self._party(agent)
         if timeout is not None:
             require.positive("timeout", timeout)
         if name in self.arrived:
@@ -93,7 +94,7 @@ class Barrier(Named):
 
     def leave(self, agent: Agent) -> None:
         """Let the others go on without the agent, until it waits here again."""
-        name = self._check_party(agent)
+        name = self._party(agent, present=False)
         if name not in self._left:
             self._left[name] = None
             if (future := self._arrived.pop(name, None)) is not None:
@@ -111,9 +112,11 @@ class Barrier(Named):
         done.set_result(None)
         return done
 
-    def _check_party(self, agent: Agent) -> str:
-        if not isinstance(agent, Agent) or (self._known and agent.name not in self._known):
-            raise InvalidValue(f"{agent!r} is no party of {self}: {', '.join(self._known) or 'agents are'}")
+    def _party(self, agent: Agent, present: bool = True) -> str:
+        """Return the name of an agent that may come here; see `check_agent`."""
+        self.check_agent(agent, present)
+        if self._known and agent.name not in self._known:
+            raise InvalidValue(f"{agent.name} is no party of {self}: {', '.join(self._known)} are")
         return agent.name
 
     def _join(self, agent: Agent) -> None:
@@ -161,4 +164,4 @@ class Barrier(Named):
         """Return a party that has not come, if they are known; best one that waits itself."""
         missing = [name for name in self._known if name not in self._left and name not in self._arrived]
         waiting = {wait.who for wait in self.world.waits.values()}
-        return next((name for name in missing if name in waiting), next(iter(missing), None))
+        return min(missing, key=lambda name: name not in waiting, default=None)

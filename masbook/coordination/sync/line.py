@@ -8,9 +8,8 @@ a `Line` with another `admits`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -21,7 +20,7 @@ from ...runtime.world import World
 
 
 class Named:
-    """Something of which a world has one of each kind and name."""
+    """Something of which a world has one of each kind and name; `__init__` is for the first who asks (see `is_new`)."""
 
     kind: ClassVar[str]
     world: World
@@ -31,9 +30,7 @@ class Named:
     def __new__(cls, world: World, name: str, *options: Any, **more: Any) -> Self:
         """Return the one of that name, or a new one."""
         if not isinstance(world, World):
-            raise InvalidValue(
-                f"a {cls.kind} belongs to a world, not to {world!r}: write {cls.__name__}(world, 'name')"
-            )
+            raise InvalidValue(f"a {cls.kind} belongs to a world, not to {world!r}: write {cls.__name__}(world, 'gpu')")
         if not isinstance(name, str) or not name.strip():
             raise InvalidValue(f"a {cls.kind} called {name!r}: give it a name, such as 'gpu'")
         found = world.named.get((cls.kind, name)) or super().__new__(cls)
@@ -42,25 +39,30 @@ class Named:
         found.world, found.name = world, name
         return found
 
-    def enter(self, **options: Any) -> bool:
-        """Enter the world and return True; False if it is there already, InvalidValue if with other options.
+    def is_new(self, **options: Any) -> bool:
+        """Return whether it has yet to `enter` the world; InvalidValue if it has done so with other options.
 
         An option that is None was not given, and fits any.
         """
-        known = vars(self).setdefault("options", options)
+        if self.world.named.get((self.kind, self.name)) is not self:
+            self.options = options
+            return True
         for option, value in options.items():
-            if value is not None and value != known[option]:
-                raise InvalidValue(f"{self} is there already, with {option}={known[option]!r}, not {value!r}")
-        self.world.named[self.kind, self.name] = self
-        return known is options
+            if value is not None and value != (known := self.options[option]):
+                raise InvalidValue(f"{self} is there already, with {option}={known!r}, not {value!r}")
+        return False
 
-    def check_agent(self, agent: Agent) -> None:
+    def enter(self) -> None:
+        """Let others find it from now on."""
+        self.world.named[self.kind, self.name] = self
+
+    def check_agent(self, agent: Agent, present: bool = True) -> None:
         """Raise InvalidValue unless it is an agent of this world, AgentOffline unless it runs."""
         if not isinstance(agent, Agent):
             raise InvalidValue(f"{agent!r} is no agent: give {self} the agent itself")
         if agent.unborn or agent.world is not self.world:
             raise InvalidValue(f"{agent.name} does not live in the world of {self}: spawn it there")
-        if agent.state in ("offline", "error"):
+        if present and agent.state in ("offline", "error"):
             raise AgentOffline(f"{agent.name} is in the state {agent.state!r} and takes no part in {self}")
 
     def __repr__(self) -> str:
@@ -90,11 +92,16 @@ class Line(Named):
     permits = 1
     lease: float | None = None  # virtual seconds
 
-    def start(self) -> None:
+    def __init__(self, world: World, name: str) -> None:
+        if self.is_new():
+            self.enter()
+
+    def enter(self) -> None:
         """Begin with nobody in the line."""
-        self._line: deque[Claim] = deque()
-        self._held: dict[Claim, None] = {}
+        self._line: list[Claim] = []
+        self._held: dict[int, Claim] = {}  # by token
         self._newest = 0  # token
+        super().enter()
 
     def admits(self, claim: Claim, held: Sequence[Claim]) -> bool:
         """Return whether the claim may join those held: the rule of the line."""
@@ -109,8 +116,8 @@ class Line(Named):
         claim = Claim(agent, require.one_of("mode", mode or self.modes[0], self.modes))
         if timeout is not None:
             require.positive("timeout", timeout)
-            claim.timer = self.world.loop.call_later(timeout, self._give_up, claim, "timed out")
-        claim.call_off = agent.when_gone(partial(self._give_up, claim, ""))
+            claim.timer = self.world.loop.call_later(timeout, self._time_out, claim)
+        claim.call_off = agent.when_gone(partial(self._depart, claim))
         self._line.append(claim)
         self._serve()
         if not claim.granted.done():
@@ -133,21 +140,21 @@ class Line(Named):
         try:
             yield token
         except BaseException:
-            if any(claim.token == token for claim in self._held):  # NotHeld would hide the error
+            with suppress(NotHeld):  # it would hide the error
                 await self.release(agent, token)
             raise
         await self.release(agent, token)
 
     def check(self, token: int) -> int:
         """Return the token if what it stands for is held at this moment; NotHeld otherwise."""
-        if not any(claim.token == token for claim in self._held):
+        if token not in self._held:
             raise NotHeld(f"token {token} of {self} is not valid: {self._state()}, and the newest is {self._newest}")
         return token
 
     @property
     def holders(self) -> list[str]:
         """Who holds it, longest first, once for each token."""
-        return [claim.agent.name for claim in self._held]
+        return [claim.agent.name for claim in self._held.values()]
 
     @property
     def waiting(self) -> list[str]:
@@ -155,11 +162,11 @@ class Line(Named):
         return [claim.agent.name for claim in self._line if not claim.granted.done()]
 
     def _find(self, agent: Agent, token: int | None) -> Claim:
-        for claim in self._held:
+        self.check_agent(agent, present=False)
+        for claim in self._held.values():
             if claim.agent is agent and token in (None, claim.token):
                 return claim
-        who = agent.name if isinstance(agent, Agent) else repr(agent)
-        raise NotHeld(f"{who} does not hold {self}, or no longer: {self._state()}")
+        raise NotHeld(f"{agent.name} does not hold {self}, or no longer: {self._state()}")
 
     def _state(self) -> str:
         return f"held by {', '.join(self.holders) or 'nobody'}"
@@ -167,17 +174,14 @@ class Line(Named):
     def _serve(self) -> None:
         """Let in whoever may pass, in order of arrival; one who was cancelled in this very instant is passed over."""
         while (claim := next((claim for claim in self._line if not claim.granted.done()), None)) is not None:
-            if not self.admits(claim, list(self._held)):
+            if not self.admits(claim, [*self._held.values()]):
                 return
             self._line.remove(claim)
-            self._grant(claim)
-
-    def _grant(self, claim: Claim) -> None:
-        self._newest = claim.token = self._newest + 1
-        self._held[claim] = None
-        self._begin_lease(claim)
-        self._record("acquired", claim, token=claim.token, waited=self.world.now - claim.since)
-        claim.granted.set_result(None)
+            self._newest = claim.token = self._newest + 1
+            self._held[claim.token] = claim
+            self._begin_lease(claim)
+            self._record("acquired", claim, token=claim.token, waited=self.world.now - claim.since)
+            claim.granted.set_result(None)
 
     def _begin_lease(self, claim: Claim) -> None:
         if claim.timer is not None:
@@ -185,28 +189,27 @@ class Line(Named):
         if self.lease is not None:
             claim.timer = self.world.loop.call_later(self.lease, self._end, claim, "lease expired")
 
+    def _time_out(self, claim: Claim) -> None:
+        waited = f"{self.world.now - claim.since:g} s"
+        fail(claim.granted, LockTimeout(f"{claim.agent.name} did not get {self} in {waited}: {self._state()}"))
+        self._end(claim, "timed out")
+
+    def _depart(self, claim: Claim) -> None:
+        how = how_gone(claim.agent)
+        fail(claim.granted, AgentOffline(f"{claim.agent.name} has {how}, and waits for {self} no longer"))
+        self._end(claim, how)
+
     def _end(self, claim: Claim, reason: str) -> None:
         """Take a claim out, held or waiting, and let in who may pass now; a second time changes nothing."""
         if claim.timer is not None:
             claim.timer.cancel()
         claim.call_off()
-        if claim in self._held:
-            del self._held[claim]
+        if self._held.pop(claim.token, None) is not None:
             self._record("released", claim, token=claim.token, reason=reason)
         elif claim in self._line:
             self._line.remove(claim)
             self._record("gave_up", claim, waited=self.world.now - claim.since, reason=reason)
         self._serve()
-
-    def _give_up(self, claim: Claim, reason: str) -> None:
-        """End a claim that came too late, or whose agent has departed."""
-        name, seconds = claim.agent.name, self.world.now - claim.since
-        error: Exception = LockTimeout(f"{name} did not get {self} in {seconds:g} s: {self._state()}")
-        if not reason:
-            reason = how_gone(claim.agent)
-            error = AgentOffline(f"{name} has {reason}, and waits for {self} no longer")
-        fail(claim.granted, error)
-        self._end(claim, reason)
 
     def _record(self, kind: str, claim: Claim, **facts: Any) -> None:
         self.world.trace.record(kind, claim.agent.name, resource=f"{claim.mode}:{self.name}", **facts)
@@ -215,10 +218,10 @@ class Line(Named):
         """Return who is in the way; of several, one that waits itself, unless any of them would do."""
         if claim.granted.done():
             return None
-        blocked = not self.admits(claim, list(self._held))
-        names = [other.agent.name for other in (self._held if blocked else self._line)]
+        held = [*self._held.values()]
+        names = [other.agent.name for other in (self._line if self.admits(claim, held) else held)]
         waiting = {wait.who for wait in self.world.waits.values()}
-        return next((name for name in names if (name in waiting) == (self.permits == 1)), names[0])
+        return min(names, key=lambda name: (name in waiting) != (self.permits == 1))
 
 
 def how_gone(agent: Agent) -> str:

@@ -1,7 +1,6 @@
 """Locks, semaphores and read-write locks: lines that differ in who may pass (see `line`).
 
-Scenarios and agents make them: `Lock(world, "gpu")` is the same lock wherever that is written. Every hand-over is a row
-of the trace, and `world.explain()` says who waits and who is in the way.
+Every hand-over is a row of the trace, and `world.explain()` says who waits and who is in the way.
 """
 
 from __future__ import annotations
@@ -29,11 +28,9 @@ class Lock(Line):
     modes = ("lock",)
 
     def __init__(self, world: World, name: str, lease: float | None = None) -> None:
-        if lease is not None:
-            require.positive("lease", lease)
-        if self.enter(lease=lease):
-            self.lease = lease
-            self.start()
+        if self.is_new(lease=lease):
+            self.lease = None if lease is None else require.positive("lease", lease)
+            self.enter()
 
     async def renew(self, agent: Agent, token: int | None = None) -> None:
         """Let the lease begin anew; NotHeld if it has run out."""
@@ -52,11 +49,9 @@ class Semaphore(Line):
     modes = ("semaphore",)
 
     def __init__(self, world: World, name: str, permits: int | None = None) -> None:
-        if permits is not None or "options" not in vars(self):
-            require.whole("permits", permits)
-        if self.enter(permits=permits):
-            self.permits = permits or 1
-            self.start()
+        if self.is_new(permits=permits):
+            self.permits = require.whole("permits", permits)
+            self.enter()
 
     @property
     def available(self) -> int:
@@ -67,15 +62,12 @@ class Semaphore(Line):
 class ReadWriteLock(Line):
     """Many readers or one writer, in order of arrival, so that neither starves the other.
 
-    `async with lock.read(agent, timeout=5.0)` holds a share, `async with lock.write(agent)` the whole.
+    `async with lock.read(agent, timeout=5.0)` holds a share, `async with lock.write(agent)` the whole. A reader that
+    wants to write lets go first: it would wait for itself.
     """
 
     kind = "read-write lock"
     modes = ("write", "read")
-
-    def __init__(self, world: World, name: str) -> None:
-        if self.enter():
-            self.start()
 
     def admits(self, claim: Claim, held: Sequence[Claim]) -> bool:
         """Return whether nobody holds it, or only readers do and here is another one."""
