@@ -62,6 +62,24 @@ class TestGivingOut:
         [other] = world.run(submit_all(board, TeamTask("cable", requires={"network": 4})))
         assert other.status == "completed" and not violations(world.trace)
 
+    def test_a_task_that_waits_for_another_than_who_gave_it_holds_up_nobody(self, world):
+        board = staff(world, only=["carl", "tess"])
+        world.spawn(Scripted("nina", "specialist", {"network": 4}, capacity=1))
+
+        async def scenario():
+            await board.submit(TeamTask("long", assignee="nina", duration=9.0))
+            await asyncio.sleep(1.0)
+            await world.agents["tess"].delegate("cable", requires=["network"], priority=5)
+            return (await submit_all(board, TeamTask("plug", requires=["network"])))[0].ended
+
+        assert world.run(scenario()) == 2.0
+
+    def test_what_the_board_adds_to_a_task_cannot_be_given(self, world):
+        board = staff(world, only=["tess"])
+        given = {"status": "completed", "worker": "x", "result": 1, "ended": 1.0, "by": "tess", "attempts": 3}
+        [task] = world.run(submit_all(board, TeamTask("a", **given, subtasks=[TeamTask("b", **given)])))
+        assert (task.status, task.by, world.run(board.task("task-1.1")).result) == ("completed", None, "tess did b")
+
     def test_all_skills_are_needed_not_any(self, world):
         board = staff(world)
         task = world.run(board.submit(TeamTask("both", requires=["network", "billing"])))
@@ -303,6 +321,16 @@ class TestFailures:
         [parent] = world.run(submit_all(board, task))
         assert (parent.status, parent.ended) == ("failed", 1.0) and not violations(world.trace)
 
+    def test_what_was_delegated_may_come_back_to_who_delegated_it(self, world):
+        board = staff(world)
+
+        async def scenario():
+            task = await world.agents["carl"].delegate("a", to="wim", on_failure="escalate", data={"fail": 1})
+            return await board.outcome(task.id)
+
+        task = world.run(scenario())
+        assert (task.worker, task.status) == ("carl", "completed")
+
     def test_an_escalation_that_fails_goes_further_up(self, world):
         class Overtaxed(Scripted):
             async def work(self, task):
@@ -437,6 +465,37 @@ class TestAbsence:
         assert (failed["who"], failed["next"], failed["error"]) == ("tess", "given back", "tess has crashed")
         assert not violations(run.trace)
 
+    def test_what_is_given_back_keeps_its_place(self):
+        async def scenario(world):
+            board = staff(world, only=["tess"])
+            tasks = [await board.submit(TeamTask("a", duration=4.0))]
+            await asyncio.sleep(0.5)
+            tasks += [await board.submit(TeamTask(title)) for title in "bc"]
+            return [(await board.outcome(task.id)).ended for task in tasks]
+
+        crashes = [Crash("tess", 1.0, 1.0), Crash("tess", 3.0, 1.0)]
+        assert simulate(scenario, faults=FaultPlan(appointments=crashes)).result == [8.0, 9.0, 10.0]
+
+    def test_what_ends_while_its_member_gives_back_another_stays_ended(self, world):
+        class Asking(Scripted):
+            async def work(self, task):
+                if task.title == "plan":
+                    part = TeamTask("survey", subtasks=[TeamTask("map", assignee="ann", duration=9.0)])
+                    await self.request("board", "submit", task=part, parent=task.id, by=self.name)
+                await super().work(task)
+
+        async def scenario():
+            board = world.spawn(TaskBoard())
+            world.spawn(Asking("ann", capacity=2), restart="on_crash")
+            await board.submit(TeamTask("plan", duration=2.0))
+            await asyncio.sleep(1.0)
+            world.agents["ann"].crash(ValueError("x"))
+            await asyncio.sleep(1.0)
+            return [task.status for task in await board.tasks()]
+
+        assert world.run(scenario())[:3] == ["in_progress", "cancelled", "cancelled"]
+        assert not violations(world.trace, all_ended=False)
+
     def test_what_only_it_can_do_waits_until_it_is_back(self):
         async def scenario(world):
             return await submit_all(staff(world), TeamTask("a", requires=["network"], duration=4.0))
@@ -489,6 +548,20 @@ class TestAbsence:
             ("completed", None, 3.5),
         ]
         assert run.result[1].worker == "wim" and not violations(run.trace)  # whose hand was free again
+
+    def test_a_board_may_crash_again_and_in_the_instant_of_a_new_task(self, world):
+        board = staff(world)
+
+        async def scenario():
+            statuses = []
+            for _ in range(3):
+                task = await board.submit(TeamTask("a"))
+                board.crash(ValueError("x"), restart_after=1.0)
+                statuses.append((await board.outcome(task.id)).status)
+                await asyncio.sleep(2.0)
+            return [*statuses, (await submit_all(board, TeamTask("b")))[0].status]
+
+        assert world.run(scenario()) == ["cancelled"] * 3 + ["completed"]
 
     def test_a_board_that_has_stopped_takes_no_more_tasks(self, world):
         board = staff(world)

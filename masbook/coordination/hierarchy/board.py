@@ -127,12 +127,8 @@ class TaskBoard(TaskBook):
         """Come into the world, where members find the board by name."""
         super().enter(world, parent, supervision)
         world.named["board", self.name] = self
-
-    async def on_start(self) -> None:
-        """End every task when the board stops or crashes: nobody waits for one in vain."""
+        world.registry.watch(lambda entry: self._stir())  # somebody has come, or come back
         self.when_gone(self._abandon)
-        self._stirred = False
-        self.stir()
 
     def admit(self, member: Member) -> None:
         """Take a member into the team."""
@@ -140,12 +136,6 @@ class TaskBoard(TaskBook):
         member.when_gone(partial(self._lose, member))
         facts = {"superior": member.superior, "skills": member.levels, "capacity": member.capacity}
         self.world.trace.record("joined", member.name, team=self.name, role=member.role.value, **facts)
-
-    def stir(self) -> None:
-        """Give out tasks soon: there is a new one, or somebody is free."""
-        if self.state in ("idle", "busy") and not self._stirred:
-            self._stirred = True
-            self.background(self._give_out())
 
     # Giving out
 
@@ -171,7 +161,7 @@ class TaskBoard(TaskBook):
         place = self._places.setdefault(task.id, len(self._places))
         insort(self._queued, (-task.priority, place, task.id, f"{task.needs} {task.assignee} {task.by}"))
         self._fresh.append(task.id)
-        return self.stir()
+        return self._stir()
 
     def _able(self, task: TeamTask) -> list[Member]:
         """Return who can do a task, also those who are busy, or have crashed and will be back."""
@@ -179,6 +169,12 @@ class TaskBoard(TaskBook):
         if task.assignee is None:
             return [member for member in here if member.can(task)]
         return [member for member in here if member.name == task.assignee]
+
+    def _stir(self) -> None:
+        """Give out tasks soon: there is a new one, or somebody is free."""
+        if self._queued and not self._stirred:
+            self._stirred = True
+            self.background(self._give_out())
 
     async def _give_out(self) -> None:
         """Give out what can be given out, the most urgent first; what must wait holds up nobody behind it."""
@@ -250,23 +246,24 @@ class TaskBoard(TaskBook):
                 attempt.cancel()
             if task.worker != PERSON:
                 self.team[str(task.worker)].hand.pop(task.id, None)
-            self.stir()
+            self._stir()
 
     def _lose(self, member: Member) -> None:
         """Take back what a member that stops or crashes has in hand."""
         member.when_gone(partial(self._lose, member))  # and the next time
         error = f"{member.name} has {'crashed' if member.state == 'error' else 'stopped'}"
-        for id in list(member.hand):
-            task = self._book[id]
-            if task.status == "in_progress":  # it may have ended with one that was taken back before it
-                self._record("task_failed", task, member.name, attempt=task.attempts, error=error, next="given back")
-                self._begin_again(task)
-        self.stir()
+        while member.hand:
+            task = self._book[next(iter(member.hand))]
+            self._record("task_failed", task, member.name, attempt=task.attempts, error=error, next="given back")
+            self._begin_again(task)
+        self._stir()
 
     def _abandon(self) -> None:
-        """End what is left."""
+        """End every task when the board stops or crashes: nobody waits for one in vain."""
+        self.when_gone(self._abandon)  # and the next time
+        self._stirred, reason = False, f"{self.name} has {'crashed' if self.state == 'error' else 'stopped'}"
         for id in list(self._book):
-            self._end(id, "cancelled", f"{self.name} has {'crashed' if self.state == 'error' else 'stopped'}")
+            self._end(id, "cancelled", reason)
 
     def _next_level(self, task: TeamTask, reason: str) -> str:
         """Return to whom a task goes from who had it last, and record that it does."""

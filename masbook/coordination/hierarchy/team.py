@@ -103,10 +103,6 @@ class Member(Agent):
         world.named["board", self.board].admit(self)
         super().enter(world, parent, supervision)
 
-    async def on_start(self) -> None:
-        """Say that there is somebody to work; call this where you override it."""
-        self.world.named["board", self.board].stir()
-
     @property
     def present(self) -> bool:
         """Whether it can take tasks: it has neither stopped nor crashed."""
@@ -172,8 +168,7 @@ class Member(Agent):
     @capability
     async def team_status(self) -> dict[str, Any]:
         """Return who is there, what there is to do, and how well it goes (see TaskBoard)."""
-        status: dict[str, Any] = await self.request(self.board, "team_status")
-        return status
+        return dict(await self.request(self.board, "team_status"))
 
     async def outcome(self, task: TeamTask) -> TeamTask:
         """Wait until a task has ended and return it; what is in hand stays in hand meanwhile."""
