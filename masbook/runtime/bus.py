@@ -21,7 +21,7 @@ from ..errors import (
 )
 from . import require
 from .capability import Subscription
-from .message import LARGEST, SCALARS, FrozenDict, Message, MessageType, freeze
+from .message import LARGEST, LEAST, SCALARS, FrozenDict, Message, MessageType, freeze
 from .protocol import Protocol, ProtocolMonitor
 from .requests import Requests
 from .subscriptions import Subscriptions
@@ -144,7 +144,7 @@ class MessageBus:
         self._last_id = number = self._last_id + 1
         for value in content.values():
             kind = value.__class__
-            if kind not in SCALARS or (kind is int and not -LARGEST < value < LARGEST):
+            if kind not in SCALARS or (kind is int and not LEAST < value < LARGEST):
                 content = freeze(content)
                 break
         now = self._clock()

@@ -96,6 +96,7 @@ class FrozenList(list):  # type: ignore[type-arg]
 
 SCALARS = frozenset({str, int, float, bool, type(None)})
 LARGEST = 10**4000  # Python writes no longer numbers
+LEAST = -LARGEST  # once: to negate it costs more than the rest of `is_plain`
 
 
 def freeze(value: Any, path: str = "content") -> Any:
@@ -113,7 +114,7 @@ def freeze(value: Any, path: str = "content") -> Any:
 def is_plain(value: Any) -> bool:
     """Return whether the value can be recorded as it is: text, None, or a number that is not absurdly long."""
     kind = value.__class__
-    return kind in SCALARS and (kind is not int or -LARGEST < value < LARGEST)
+    return kind in SCALARS and (kind is not int or LEAST < value < LARGEST)
 
 
 def _freeze(value: Any, path: str) -> Any:
