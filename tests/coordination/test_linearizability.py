@@ -25,6 +25,8 @@ from linearizability import (
 
 from masbook import simulate
 from masbook.coordination import MemoryStore, SQLiteStore
+from masbook.coordination.state.store import fits
+from masbook.errors import VersionConflict
 
 NEVER = math.inf
 
@@ -148,8 +150,8 @@ class HastyStore(MemoryStore):
 
     async def set(self, key, value, *, by, expected_version=None, ttl=None):
         found = self._find(key)
-        if expected_version is not None:
-            self._expect(key, found, expected_version, by)
+        if expected_version is not None and not fits(found, expected_version):
+            raise VersionConflict(key)
         await asyncio.sleep(0)
         return self._write(key, found, value, by)
 

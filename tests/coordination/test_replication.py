@@ -94,6 +94,8 @@ class TestQuorums:
             {"timeout": -1},
             {"timeout": float("nan")},
             {"history": -1},
+            {"resolve": None},
+            {"resolve": "siblings"},
             {"name": ""},
             {"name": "taken"},
             {"replicas": ["a", "taken"]},
@@ -501,17 +503,30 @@ class TestBothSidesGoOn:
         assert held(store) == [["ann"], ["bob"], ["bob"]] and world.trace.count("quorum_missed") == 0
 
     def test_the_last_writer_counts(self):
-        """Ann had written before, and her clock was ahead: the same for all who read, and Bob's write is lost."""
+        """Lamport's clocks are level, so that the name decides: the same for all who read, and Ann's write is lost."""
         world, store, ann, bob = self.apart(last_writer)
         world.run(store.repair())
-        assert held(store) == [["bob's", "ann's"]] * 3
-        assert [value(world.run(store.get("x", by=by))) for by in (ann, bob, "carol")] == ["ann's"] * 3
+        assert held(store) == [["ann's", "bob's"]] * 3
+        assert [value(world.run(store.get("x", by=by))) for by in (ann, bob, "carol")] == ["bob's"] * 3
+
+    def test_a_clock_that_is_ahead_counts_more_than_a_name(self):
+        async def twice(key, *, by):
+            for _ in range(2):
+                await store.set(key, "ann's", by=by)
+
+        world, store, ann, bob = society(split(1.0, 4.0), **LOOSE)
+        world.run(until=2.0)
+        world.run(twice("x", by=ann))
+        world.run(store.set("x", "bob's", by=bob))
+        world.run(until=5.0)
+        world.run(store.repair())
+        assert value(world.run(store.get("x", by=bob))) == "ann's"
 
     def test_keeping_both(self):
         world, store, ann, bob = self.apart(siblings)
         world.run(store.repair())
         entry = world.run(store.get("x", by=ann))
-        assert (entry.value, entry.version) == (["bob's", "ann's"], 2)
+        assert (entry.value, entry.version) == (["ann's", "bob's"], 2)
         assert world.run(store.get("x", by=bob)) == entry
 
     def test_a_write_that_has_seen_both_replaces_both(self):
@@ -524,9 +539,9 @@ class TestBothSidesGoOn:
     def test_a_function_of_ones_own(self):
         world, store, _, bob = self.apart(merged(lambda values: " and ".join(values)))
         world.run(store.repair())
-        assert value(world.run(store.get("x", by=bob))) == "bob's and ann's"
+        assert value(world.run(store.get("x", by=bob))) == "ann's and bob's"
 
-    @pytest.mark.parametrize(("resolve", "expected"), [(last_writer, None), (siblings, ["bob's"])])
+    @pytest.mark.parametrize(("resolve", "expected"), [(last_writer, "bob's"), (siblings, ["bob's"])])
     def test_deleted_here_and_written_there(self, resolve, expected):
         world, store, ann, bob = society(split(1.0, 4.0), resolve=resolve, **LOOSE)
 
@@ -545,7 +560,7 @@ class TestBothSidesGoOn:
         world, store, _, bob = self.apart(siblings)
         assert held(store) == [["ann's"], ["bob's"], ["bob's"]]
         store.read_quorum = 2  # from now on a reader hears of both
-        assert value(world.run(store.get("x", by=bob))) == ["bob's", "ann's"]
+        assert value(world.run(store.get("x", by=bob))) == ["ann's", "bob's"]
 
     def test_a_write_covers_nothing_that_its_writer_has_not_seen(self):
         """Not even by the writer itself: Bob reads the quickest replica, which was away when he wrote before."""
@@ -562,6 +577,30 @@ class TestBothSidesGoOn:
         assert "first" not in world.run(scenario())
         world.run(store.repair())
         assert sorted(held(store)[0]) == ["fourth", "third"] and held(store) == [held(store)[0]] * 3
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_updates_replace_what_was_read_and_nothing_else(self, seed):
+        """Another value may be there under the number of the one that was read: it is kept beside what is written."""
+
+        def union(values):
+            return {sale: 1 for value in values for sale in value}
+
+        async def branches(world):
+            store = ReplicatedStore(world, resolve=merged(union), **LOOSE)
+
+            async def sell(agent):
+                for number in range(8):
+                    await agent.sleep(agent.random.expovariate(1.0))
+                    sale = f"{agent.name}-{number}"
+                    await store.update("x", lambda sold, sale=sale: {**(sold or {}), sale: 1}, by=agent)
+
+            await asyncio.gather(*[sell(world.spawn(Agent(name))) for name in ("ann", "bob")])
+            await asyncio.sleep(20.0)
+            await store.repair()
+            return len((await store.get("x")).value)
+
+        plan = FaultPlan(delay=0.3, delay_range=(0.0, 0.2), appointments=[split(2.0, 5.0)])
+        assert simulate(branches, seed, faults=plan).result == 16
 
     def test_writers_of_one_name_on_one_side_at_a_time(self):
         """Who writes twice at once is two writers to itself: neither write covers the other."""
@@ -710,6 +749,26 @@ class TestRepair:
             return [await store.repair() for _ in range(2)]
 
         assert world.run(scenario()) == [1, 0] and held(store) == [[3]] * 3
+
+    def test_a_minority_repairs_nothing(self):
+        """What two of five agree on under a new ballot would bury what the other three have written meanwhile."""
+        away = Partition(["ann", "store_1", "store_2"], ["bob", "store_3", "store_4", "store_5"], 1.0, 9.0)
+        lost = OnMessage("drop", to="store_1", topic="write")
+        world, store, ann, bob = society(away, lost, replicas=5, timeout=1.0)
+
+        async def scenario():
+            await store.set("x", 1, by=ann)
+            await ann.sleep(2.0)
+            with pytest.raises(QuorumMissed):  # store_1 has promised, and has nothing; store_2 has promised, and has 1
+                await store.set("x", 2, by=ann)
+            await store.set("x", 3, by=bob)
+            with pytest.raises(QuorumMissed, match="repair of '' in 'store': 2 of 3"):
+                await store.repair(by=ann)
+            await ann.sleep(9.0)
+            await store.repair()
+            return [value(await store.get("x", by=by)) for by in (ann, bob)]
+
+        assert world.run(scenario()) == [3, 3] and held(store) == [[3]] * 5
 
     def test_repairing_what_cannot_be_reached(self):
         world, store, ann, bob = society(split(1.0, 9.0), **LOOSE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ...errors import Refused
+from ...errors import InvalidValue, Refused
 from ...runtime import require
 from ...runtime.agent import Agent
 from ...runtime.capability import capability
@@ -16,6 +16,7 @@ from .store import Author, Entry, StateStore, author, text
 from .watch import Watch
 
 Names = Iterable[str] | None
+Found = TypeVar("Found", Entry, Entry | None)
 
 
 class Namespace(StateStore):
@@ -29,7 +30,7 @@ class Namespace(StateStore):
     """
 
     def __init__(self, store: StateStore, name: str, *, readers: Names = None, writers: Names = None) -> None:
-        self.store, self.world, self.name = store, store.world, text("the name of a namespace", name)
+        self.store, self.world, self.name = _store(store), store.world, text("the name of a namespace", name)
         self._prefix = quote(name, safe="") + "/"  # a slash in the name would reach into another namespace
         writers = None if writers is None else require.names("writers", writers)
         readers = None if readers is None else (*require.names("readers", readers), *(writers or ()))
@@ -37,42 +38,34 @@ class Namespace(StateStore):
 
     async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
         """Return the entry of a key; Refused for who may not read."""
-        entry = await self.store.get(self._key(key, by, "read"), by=by)
-        return entry and entry._replace(key=key)
+        return self._mine(await self.store.get(self._key(key, by, "read"), by=by))
 
     async def set(self, key: str, value: Any, *, by: Author, **options: Any) -> Entry:
         """Write a value and return its entry; Refused for who may not write."""
-        entry = await self.store.set(self._key(key, by, "write"), value, by=by, **options)
-        return entry._replace(key=key)
+        return self._mine(await self.store.set(self._key(key, by, "write"), value, by=by, **options))
 
     async def delete(self, key: str, *, by: Author, **options: Any) -> Entry | None:
         """Delete a key; Refused for who may not write."""
-        entry = await self.store.delete(self._key(key, by, "write"), by=by, **options)
-        return entry and entry._replace(key=key)
+        return self._mine(await self.store.delete(self._key(key, by, "write"), by=by, **options))
 
     async def update(self, key: str, function: Callable[[Any], Any], *, by: Author, **options: Any) -> Entry:
         """Replace a value by a function of it; Refused for who may not read and write."""
-        entry = await self.store.update(self._key(key, by, "read", "write"), function, by=by, **options)
-        return entry._replace(key=key)
+        return self._mine(await self.store.update(self._key(key, by, "read", "write"), function, by=by, **options))
 
     async def compare_and_swap(
         self, key: str, expected: Any, value: Any, *, by: Author, **options: Any
     ) -> Entry | None:
         """Write a value if the present one equals the expected one; Refused for who may not read and write."""
-        entry = await self.store.compare_and_swap(
-            self._key(key, by, "read", "write"), expected, value, by=by, **options
-        )
-        return entry and entry._replace(key=key)
+        inner = self._key(key, by, "read", "write")
+        return self._mine(await self.store.compare_and_swap(inner, expected, value, by=by, **options))
 
     async def history(self, key: str, limit: int | None = None, *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of a key that are kept, oldest first; Refused for who may not read."""
-        past = await self.store.history(self._key(key, by, "read"), limit, by=by)
-        return [entry._replace(key=key) for entry in past]
+        return [self._mine(entry) for entry in await self.store.history(self._key(key, by, "read"), limit, by=by)]
 
     async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of the keys that begin with a prefix; Refused for who may not read."""
-        found = await self.store.list(self._allow(prefix, by, "read"), by=by)
-        return [entry._replace(key=entry.key[len(self._prefix) :]) for entry in found]
+        return [self._mine(entry) for entry in await self.store.list(self._allow(prefix, by, "read"), by=by)]
 
     def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
         """Return the changes from now on; Refused for who may not read."""
@@ -81,19 +74,24 @@ class Namespace(StateStore):
         watch.strip += len(self._prefix)
         return watch
 
+    def _mine(self, entry: Found) -> Found:
+        """Return the entry with the key that it has here."""
+        return entry and entry._replace(key=entry.key[len(self._prefix) :])
+
     def _key(self, key: str, by: Author | None, *actions: str) -> str:
         return self._allow(text("the key", key), by, *actions)
 
     def _allow(self, key: str, by: Author | None, *actions: str) -> str:
         """Return the key in the store; Refused, and a row of the trace, for who has no right to it."""
+        inner = self._prefix + text("the prefix", key, empty=True)
         who = "somebody" if by is None else author(by)
         for action in actions:
             allowed = self._rights[action]
             if allowed is not None and not any(matches(who, name) for name in allowed):
                 reason = f"only {', '.join(allowed) or 'nobody'} may {action} in the namespace {self.name!r}"
-                self.world.trace.record("refused", who, action=action, target=self._prefix + key, reason=reason)
+                self.world.trace.record("refused", who, action=action, target=inner, reason=reason)
                 raise Refused(f"{who} may not {action} {key!r}: {reason}; say who it is with `by=`")
-        return self._prefix + key
+        return inner
 
 
 class StateService(Agent):
@@ -109,7 +107,7 @@ class StateService(Agent):
 
     def __init__(self, name: str, store: StateStore, functions: Mapping[str, Callable[..., Any]] | None = None) -> None:
         super().__init__(name, concurrency=1000)  # each watcher keeps one busy
-        self.store, self.functions = store, dict(functions or {})
+        self.store, self.functions = _store(store), dict(functions or {})
 
     @property
     def _asker(self) -> str:
@@ -158,3 +156,9 @@ class StateService(Agent):
         async with aclosing(self.store.watch(key, prefix=prefix, by=self._asker)) as changes:
             async for change in changes:
                 yield change
+
+
+def _store(store: StateStore) -> StateStore:
+    if not isinstance(store, StateStore):
+        raise InvalidValue(f"the store is {store!r}: give a store, such as MemoryStore(world)")
+    return store

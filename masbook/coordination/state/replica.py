@@ -36,6 +36,15 @@ class Record(NamedTuple):
     settled: bool = False  # known to have reached its quorum
     promised: Ballot = NEVER  # nothing below is accepted any more
 
+    @property
+    def seen(self) -> dict[str, int]:
+        """What whoever reads this has seen: by writer, the clock of the last version."""
+        return dict(sorted(pair for version in self.versions for pair in version.seen.items()))
+
+    def then(self, entry: Entry, ballot: Ballot) -> Record:
+        """Return the record of one entry that comes after all of these."""
+        return Record(ballot, (Version(entry, ballot, {**self.seen, ballot[1]: ballot[0]}),))
+
 
 class Replica(Agent):
     """Keeps records, as if on disk: what it has promised and accepted survives its crashes. Deletions stay for ever."""
@@ -134,12 +143,13 @@ class Replicas:
             return heard()
         took = self.world.now - call.since
         if len(heard()) == len(answers) or took >= self.timeout:
-            raise self._missed(call, len(heard()), needed)
+            raise self.missed(call, len(heard()), needed)
         if what == "write":  # leave the other one alone for a while; a promise is asked for again at once
             await asyncio.sleep(self.world.random(self.store).uniform(0, took + 0.01))
         return {}
 
-    def _missed(self, call: Call, reached: int, needed: int) -> QuorumMissed:
+    def missed(self, call: Call, reached: int, needed: int) -> QuorumMissed:
+        """Tell the trace that too few have answered; return the error that says so."""
         row = (self.world.now, "quorum_missed", call.who, self.store, call.key, call.action, reached, needed)
         self.world.trace.append(row)
         fate = "; what was to be written may yet be seen by some readers" if call.action == "write" else ""

@@ -4,7 +4,8 @@ Where the quorums overlap (read + write > replicas, the default), every key is l
 CASPaxos (Rystsov 2018), which a read quorum promises and a write quorum accepts (two sizes are enough: Howard, Malkhi
 and Spiegelman 2016); a read is that of Attiya, Bar-Noy and Dolev (1995), which gives what it saw to a write quorum
 before it returns it. Where they do not overlap, both sides of a partition go on: `expected_version` is compared among
-the replicas asked only, and writes that have not seen each other are kept side by side until one has seen them all.
+the replicas asked only, and a write replaces what its author has read and nothing else: writes that have not seen each
+other are kept side by side until one has seen them all.
 
 What counts of such writes is the seam `resolve`: a function from their entries, by Lamport's clock, to one entry.
 """
@@ -15,16 +16,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import InvalidValue, VersionConflict, WorldError
+from ...errors import InvalidValue, WorldError
 from ...runtime import require
 from ...runtime.agent import Agent
 from ...runtime.message import freeze
 from ...runtime.world import World
-from .replica import Call, Record, Replica, Replicas, Version, newest
-from .store import Author, Entry, StateStore, author, text
-from .watch import Watch
+from .replica import Call, Record, Replica, Replicas, newest
+from .store import Author, Entry, WatchedStore, author, fits, text
 
 Resolve = Callable[[Sequence[Entry]], Entry]
+Written = tuple[Entry | None, Entry | None]  # what was written, if anything, and what it follows
 
 
 def last_writer(entries: Sequence[Entry]) -> Entry:
@@ -45,7 +46,7 @@ def merged(function: Callable[[list[Any]], Any]) -> Resolve:
 siblings: Resolve = merged(list)  # the value is the list of all
 
 
-class ReplicatedStore(StateStore):
+class ReplicatedStore(WatchedStore):
     """A store on several replicas, agents called `store_1`, `store_2` ..., or by the names given.
 
     Messages come from the agent that acts (`by=`), so that it reaches its side of a partition only; where `by` is a
@@ -71,9 +72,7 @@ class ReplicatedStore(StateStore):
         timeout: float = 5.0,
         history: int = 100,
     ) -> None:
-        if not isinstance(world, World):
-            raise InvalidValue(f"a store lives in a world, not in {world!r}: write ReplicatedStore(world, ...)")
-        self.world, self.name = world, text("the name of a store", name)
+        super().__init__(world, name)
         listed = replicas if isinstance(replicas, list | tuple) else None
         number = require.whole("replicas", replicas if listed is None else len(listed))
         self.replicas = require.names("replicas", listed or [f"{name}_{i}" for i in range(1, number + 1)])
@@ -83,6 +82,8 @@ class ReplicatedStore(StateStore):
         for what, quorum in (("write_quorum", write_quorum), ("read_quorum", read_quorum)):
             if quorum is not None and require.whole(what, quorum) > number:
                 raise InvalidValue(f"{what} is {quorum}, but there are {number} replicas: give {number} at most")
+        if not callable(resolve):
+            raise InvalidValue(f"resolve is {resolve!r}: give a function of several entries, such as last_writer")
         self.write_quorum = write_quorum or (number - read_quorum + 1 if read_quorum else number // 2 + 1)
         self.read_quorum = read_quorum or number - self.write_quorum + 1
         self.overlapping = self.read_quorum + self.write_quorum > number
@@ -94,8 +95,8 @@ class ReplicatedStore(StateStore):
         for agent in (self._door, *agents):
             world.spawn(agent)
         self._writing: set[tuple[str, str]] = set()
-        self._wrote: dict[tuple[str, str], int] = {}  # the clock of the last write of each, where quorums may not meet
-        self._watches: dict[Watch, Callable[[str], bool]] = {}
+        self._wrote: dict[tuple[str, str], int] = {}  # where quorums may not meet: the clock of the last write of each
+        self._known: dict[tuple[str, str], Record] = {}  # and what each has read last
 
     async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
         """Return the entry of a key; None where there is none, or no more."""
@@ -130,48 +131,42 @@ class ReplicatedStore(StateStore):
 
     async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of the keys that begin with a prefix, sorted by key, each as `get` returns it."""
-        answers = await self._replicas.ask(self._call("read", prefix, by), "keys", self.read_quorum)
+        call = self._call("read", text("the prefix", prefix, empty=True), by)
+        answers = await self._replicas.ask(call, "keys", self.read_quorum)
         keys = sorted({key for keys in answers.values() for key in keys})
         entries = await asyncio.gather(*[self.get(key, by=by) for key in keys])
         return [entry for entry in entries if entry is not None]
-
-    def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
-        """Return the writes from now on that reach their quorum, to one key or to those that begin with a prefix."""
-        watch = Watch(self.world, "a reader" if by is None else author(by), limit, self._watches.pop)
-        self._watches[watch] = (lambda k: k.startswith(prefix)) if key is None else text("the key", key).__eq__
-        return watch
 
     async def repair(self, *, by: Author | None = None) -> int:
         """Bring the replicas that can be reached to one state; return how many of their records were behind.
 
         This is anti-entropy: what one has accepted, deletions too, is given to the others, and nothing new is written.
+        QuorumMissed where a quorum cannot be reached: a minority cannot know what the others have agreed on.
         """
-        listed = await self._replicas.ask(self._call("repair", "", by), "keys", 0)
+        call = self._call("repair", "", by)
+        listed = await self._replicas.ask(call, "keys", 0)
+        needed = max(self.read_quorum, self.write_quorum) if self.overlapping else 1
+        if len(listed) < needed:
+            raise self._replicas.missed(call, len(listed), needed)
         keys = sorted({key for keys in listed.values() for key in keys})
         return sum([await self._mend(self._call("repair", key, by), len(listed)) for key in keys])
 
     async def _mend(self, call: Call, number: int) -> int:
-        """Give so many replicas what they have together; return how many had less.
-
-        Where one refuses, because it has promised a higher ballot to a writer who came to nothing, all accept the same
-        once more, under a ballot that is higher still.
-        """
-        higher: dict[str, Any] = {}
+        """Give so many replicas what they have together, under a new ballot; return how many had something else."""
         while True:
-            answers = await self._replicas.ask(call, "read", number, **higher)
-            if answers:
-                record, behind = self._join(answers)
-                record = record._replace(settled=False, **higher) if higher else record
-                taken = await self._replicas.ask(call, "write", number, record=record) if behind else answers
-                if taken:
-                    return sum(name in taken for name in behind)
-            higher = {"ballot": (self._replicas.tick(call.who), call.who)}
+            ballot = (self._replicas.tick(call.who), call.who)
+            answers = await self._replicas.ask(call, "read", number, ballot=ballot)
+            if not answers:
+                continue
+            record, behind = self._join(answers)
+            record = record._replace(ballot=ballot, settled=False)
+            if not behind or await self._replicas.ask(call, "write", number, record=record):
+                return len(behind)
 
     def copies(self, key: str) -> dict[str, Sequence[Entry]]:
         """Return what each replica holds, looked up without any message: for tables and tests, not for agents."""
-        return {
-            agent.name: [v.entry for v in agent.records.get(key, Record()).versions] for agent in self._replicas.agents
-        }
+        records = {agent.name: agent.records.get(key, Record()) for agent in self._replicas.agents}
+        return {name: [version.entry for version in record.versions] for name, record in records.items()}
 
     # One operation
 
@@ -188,83 +183,84 @@ class ReplicatedStore(StateStore):
         while True:
             answers = await self._replicas.ask(call, "read", self.read_quorum)
             record, behind = self._join(answers)
-            sure = record.settled or len(answers) - len(behind) >= self.write_quorum or not self.overlapping
-            if self.read_repair and sure:
+            if not self.overlapping:
+                self._known[call.key, call.who] = record
+            if not self.read_repair or not record.versions:
+                break
+            if record.settled or not self.overlapping or len(answers) - len(behind) >= self.write_quorum:
                 self._replicas.settle(call, record, behind)
-            elif (
-                self.read_repair and record.versions
-            ):  # whoever wrote it may be gone: complete the write, or look again
-                sure = bool(await self._replicas.ask(call, "write", self.write_quorum, record=record))
-            if sure or not self.read_repair or not record.versions:
-                return self._present(record)
+                break
+            # whoever wrote it may be gone: complete the write, or look again
+            if await self._replicas.ask(call, "write", self.write_quorum, record=record):
+                break
+        return self._present(record)
 
     async def _change(self, draft: Entry, by: Author, expected: int | None) -> Entry | None:
         """Write an entry, or return None where it deletes nothing; VersionConflict if another version is expected."""
         if expected is not None:
             require.whole("expected_version", expected, least=0)
-        key, who, call = draft.key, draft.author, self._call("write", draft.key, by)
-        writer = who
-        while (key, writer) in self._writing:  # who writes twice at a time is two writers
-            writer += "'"
-        self._writing.add((key, writer))
-        try:
-            tried: dict[int, Entry] = {}
-            while (outcome := await self._round(call, draft, writer, expected, tried)) is None:
-                pass
-        finally:
-            self._writing.discard((key, writer))
-        entry, found = outcome
-        row, now = self.world.trace.append, self.world.now
+        write = self._agree if self.overlapping else self._add
+        entry, found = await write(self._call("write", draft.key, by), draft, expected)
         if entry is not None:
-            row((now, "stored", who, self.name, key, entry.version, "deleted" if draft.deleted else "set"))
-            for watch in [watch for watch, wants in self._watches.items() if wants(key)]:
-                watch.put(entry)
-        elif not _fits(found, expected):
-            version = 0 if found is None else found.version
-            row((now, "version_conflict", who, self.name, key, expected, version))
-            last = "nobody wrote it" if found is None else f"{found.author} wrote it"
-            raise VersionConflict(
-                f"{key!r} has version {version}, not {expected}: {last}; read it again, or use `update`"
-            )
+            self._tell(entry, "deleted" if draft.deleted else "set")
+        elif expected is not None and not fits(found, expected):
+            raise self._conflict(draft.key, found, expected, draft.author)
         return entry
 
-    async def _round(
-        self, call: Call, draft: Entry, writer: str, expected: int | None, tried: dict[int, Entry]
-    ) -> tuple[Entry | None, Entry | None] | None:
-        """Return the entry written, if any, and the one it follows; None if somebody else came in between.
+    async def _agree(self, call: Call, draft: Entry, expected: int | None) -> Written:
+        """Write where quorums overlap: rounds of CASPaxos, until nobody comes in between.
 
         Where nothing is to be written a quorum accepts what is there all the same, so that no earlier attempt, of this
         writer or another, comes to light after the answer.
         """
-        ballot = (self._replicas.tick(call.who), writer)
-        answers = await self._replicas.ask(call, "read", self.read_quorum, ballot=ballot)
-        if not answers:
-            return None
-        record, _ = self._join(answers)
-        found = self._present(record)
-        seen = dict(sorted(pair for version in record.versions for pair in version.seen.items()))
-        if not self.overlapping:
-            writer = self._writer(draft.key, writer, seen, ballot[0])
-            ballot = (ballot[0], writer)
-        entry = tried.get(seen.get(writer, 0))  # an earlier attempt that somebody else has completed
-        idle = draft.deleted and (found is None or found.deleted)
-        if entry is None and not idle and _fits(found, expected):
-            version = 1 if found is None else found.version + 1
-            entry = tried[ballot[0]] = draft._replace(version=version, time=self.world.now)
-            record = Record(versions=(Version(entry, ballot, {**seen, writer: ballot[0]}),))
-        record = record._replace(ballot=ballot, settled=False)
-        if not await self._replicas.ask(call, "write", self.write_quorum, record=record):
-            return None
-        if self.overlapping and self.read_quorum < self.write_quorum:  # so that a single reader can be sure
+        writer = call.who
+        while (call.key, writer) in self._writing:  # who writes twice at a time is two writers
+            writer += "'"
+        self._writing.add((call.key, writer))
+        tried: dict[int, Entry] = {}  # by clock
+        try:
+            while True:
+                ballot = (self._replicas.tick(call.who), writer)
+                answers = await self._replicas.ask(call, "read", self.read_quorum, ballot=ballot)
+                if not answers:
+                    continue
+                record, _ = self._join(answers)
+                found = self._present(record)
+                entry = tried.get(record.seen.get(writer, 0))  # an earlier attempt that somebody else has completed
+                if entry is None and _due(draft, found, expected):
+                    entry = tried[ballot[0]] = self._after(found, draft)
+                    record = record.then(entry, ballot)
+                record = record._replace(ballot=ballot, settled=False)
+                if await self._replicas.ask(call, "write", self.write_quorum, record=record):
+                    break
+        finally:
+            self._writing.discard((call.key, writer))
+        if self.read_quorum < self.write_quorum:  # so that a single reader can be sure
             self._replicas.settle(call, record, self.replicas)
         return entry, found
 
-    def _writer(self, key: str, writer: str, seen: dict[str, int], clock: int) -> str:
-        """Return who writes: one who has not seen its own last write is somebody else, or it would cover that."""
-        while self._wrote.get((key, writer), 0) > seen.get(writer, 0):
-            writer += "'"
-        self._wrote[key, writer] = clock
-        return writer
+    async def _add(self, call: Call, draft: Entry, expected: int | None) -> Written:
+        """Write where quorums may not meet: beside all that the writer does not know of.
+
+        A version that is expected is the one that the writer has read, whatever else is there under that number.
+        """
+        record, _ = self._join(await self._replicas.ask(call, "read", self.read_quorum))
+        found = self._present(record)
+        if not _due(draft, found, expected):
+            return None, found
+        known = self._known.get((call.key, call.who))
+        if expected and known and fits(self._present(known), expected):
+            record = known
+        writer, clock = call.who, self._replicas.tick(call.who)
+        while self._wrote.get((call.key, writer), 0) > record.seen.get(writer, 0):
+            writer += "'"  # who does not know of its own last write is somebody else, or it would cover that
+        self._wrote[call.key, writer] = clock
+        entry = self._after(found, draft)
+        await self._replicas.ask(call, "write", self.write_quorum, record=record.then(entry, (clock, writer)))
+        return entry, found
+
+    def _after(self, found: Entry | None, draft: Entry) -> Entry:
+        return draft._replace(version=1 if found is None else found.version + 1, time=self.world.now)
 
     def _join(self, answers: dict[str, Record]) -> tuple[Record, Sequence[str]]:
         """Return what the replicas have together, the last or all that are concurrent, and who has something else."""
@@ -286,6 +282,7 @@ class ReplicatedStore(StateStore):
         return Entry(entry.key, None, entry.version + 1, "world", entry.expires or 0.0, None, True) if gone else entry
 
 
-def _fits(found: Entry | None, expected: int | None) -> bool:
-    version = 0 if found is None else found.version
-    return expected in (None, version) or (expected == 0 and (found is None or found.deleted))
+def _due(draft: Entry, found: Entry | None, expected: int | None) -> bool:
+    """Return whether the draft is to be written after what was found."""
+    idle = draft.deleted and (found is None or found.deleted)
+    return not idle and (expected is None or fits(found, expected))

@@ -4,77 +4,55 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import InvalidValue, WorldError
 from ...runtime.message import freeze
 from ...runtime.world import World
-from .store import Author, Entry, MemoryStore
+from .store import Entry, MemoryStore, text
 
 _MARK = 0x6D617362  # "masb", by which we know our own files
 _TABLE = """CREATE TABLE IF NOT EXISTS entries (key TEXT, value TEXT, version INTEGER, author TEXT, time REAL,
-    expires REAL, deleted INTEGER, checksum TEXT, ttl REAL, PRIMARY KEY (key, version))"""
+    expires REAL, deleted INTEGER, checksum TEXT, PRIMARY KEY (key, version))"""
 
 
 class SQLiteStore(MemoryStore):
-    """A store in an SQLite file, or in ":memory:"; it is read from memory, and written to both.
+    """A store in an SQLite file, or in ":memory:"; it is read when it is opened, and each write goes to both.
 
     A file that is opened again has its versions and histories. The clock of the new world begins at 0: what was to
-    live for five seconds has five seconds again. Several stores may have a file open, and see each other's writes; each
-    watches its own. It is closed with its world.
+    live for five seconds has five seconds again. Two stores may have one file open, but neither sees what the other
+    has written since, nor can it write over that: WorldError. A store is closed with its world.
     """
 
     def __init__(self, world: World, path: str | Path = ":memory:", name: str = "store", *, history: int = 100) -> None:
         super().__init__(world, name, history=history)
-        self.path = str(path)
+        self.path = text("path", str(path) if isinstance(path, Path) else path)
         self._db = _open(self.path)
         world.when_closed(self.close)
-        with self._checked(), self._db:
-            self._db.execute("UPDATE entries SET expires = ttl + ? WHERE ttl IS NOT NULL", (world.now,))
-        self._state_of_file = -1
-        self._refresh()
+        with self._checked():
+            rows = self._db.execute("SELECT * FROM entries ORDER BY rowid").fetchall()
+        for key, value, version, author, time, expires, deleted, checksum in rows:
+            ends = None if expires is None else world.now + expires - time
+            entry = Entry(key, freeze(json.loads(value)), version, author, time, ends, bool(deleted))
+            if entry.checksum != checksum:
+                raise WorldError(f"{self.path}: version {version} of {key!r} was altered outside masbook")
+            super()._keep(entry)
 
     def close(self) -> None:
-        """Close the file; WorldError for whoever uses the store after that."""
+        """Close the file; WorldError for whoever writes after that."""
         for timer in self._timers.values():
             timer.cancel()
         self._db.close()
 
-    async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
-        """Return the entries of the keys that begin with a prefix, sorted by key."""
-        self._refresh()
-        return await super().list(prefix)
-
-    def _find(self, key: str) -> Entry | None:
-        self._refresh()
-        return super()._find(key)
-
     def _keep(self, entry: Entry) -> None:
-        ttl = None if entry.expires is None else entry.expires - entry.time
-        row = (entry.key, json.dumps(entry.value), *entry[2:], entry.checksum, ttl)
         kept = entry.version - max(self._kept, 1)
+        row = (entry.key, json.dumps(entry.value), *entry[2:], entry.checksum)
         with self._checked(), self._db:  # one transaction: both or neither
-            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._db.execute("DELETE FROM entries WHERE key = ? AND version <= ?", (entry.key, kept))
         super()._keep(entry)
-
-    def _refresh(self) -> None:
-        """Read the file, if another connection than ours has changed it since."""
-        with self._checked():
-            (state,) = self._db.execute("PRAGMA data_version").fetchone()
-            if state == self._state_of_file:
-                return
-            rows = self._db.execute("SELECT * FROM entries ORDER BY rowid").fetchall()
-        self._state_of_file = state
-        for table in (self._entries, self._past, self._deleted):
-            table.clear()
-        for key, value, *facts, deleted, checksum, _ in rows:
-            entry = Entry(*(key, freeze(json.loads(value)), *facts, bool(deleted)))
-            if entry.checksum != checksum:
-                raise WorldError(f"{self.path}: version {entry.version} of {key!r} was altered outside masbook")
-            super()._keep(entry)
 
     @contextmanager
     def _checked(self) -> Iterator[None]:
@@ -91,9 +69,8 @@ def _open(path: str) -> sqlite3.Connection:
     db = None
     try:
         db = sqlite3.connect(path, timeout=0.2, check_same_thread=False)  # the world has a thread of its own
-        (mark,) = db.execute("PRAGMA application_id").fetchone()
-        if there and (mark != _MARK or db.execute("PRAGMA quick_check").fetchone() != ("ok",)):
-            raise sqlite3.DatabaseError("it is damaged, or masbook has not made it")
+        if there and db.execute("PRAGMA application_id").fetchone() != (_MARK,):
+            raise sqlite3.DatabaseError("masbook has not made it")
         for pragma in (f"application_id = {_MARK}", "journal_mode = WAL", "synchronous = NORMAL"):
             db.execute(f"PRAGMA {pragma}")
         db.execute(_TABLE)

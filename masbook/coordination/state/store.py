@@ -1,4 +1,4 @@
-"""Shared state: values with versions, which many agents read and write without losing each other's work.
+"""Stores: what every one of them does, and the one in memory.
 
 Agents call a store directly, or by message through a `StateService`. Every write is a row `stored` of the trace, every
 write that came too late a row `version_conflict`. For a store of another kind write a class with the methods of
@@ -22,7 +22,6 @@ from ...runtime.message import freeze, is_plain
 from ...runtime.world import World
 from .watch import Watch
 
-TOMBSTONES = 10_000  # deleted keys that a store remembers one by one
 Author = Agent | str
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -93,6 +92,8 @@ class StateStore(Protocol):
         An async function is called again if somebody has written meanwhile. `in_line` lets all who ask for it have
         their turn at the key, in the order in which they came, so that none of them makes another one try again.
         """
+        if not callable(function):
+            raise InvalidValue(f"update is given {function!r}: give a function of the value, or use `set`")
         leave = await _take_turn(self, key, author(by)) if in_line else None
         try:
             while True:
@@ -124,29 +125,54 @@ class StateStore(Protocol):
                 return await self.set(key, value, by=by, expected_version=version, ttl=ttl)
 
 
-class MemoryStore(StateStore):
-    """A store in the memory of its world.
+class WatchedStore(StateStore):
+    """What stores with entries of their own share: a world, a name, and whoever watches."""
 
-    It keeps the last `history` entries of each key, and the versions of the last 10,000 keys deleted: a key that was
-    deleted before those begins anew with a version higher than any of theirs.
-
-        store = MemoryStore(world)
-        await store.set("plan", {"step": 1}, by=agent, expected_version=0)
-        await store.update("count", lambda n: (n or 0) + 1, by=agent)
-        (await store.get("plan")).value["step"]
-    """
-
-    def __init__(self, world: World, name: str = "store", *, history: int = 100) -> None:
+    def __init__(self, world: World, name: str) -> None:
         if not isinstance(world, World):
             raise InvalidValue(f"a store lives in a world, not in {world!r}: write {type(self).__name__}(world, ...)")
         self.world, self.name = world, text("the name of a store", name)
+        self._watches: list[Watch] = []
+
+    def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
+        """Return the changes from now on of one key, or of those that begin with a prefix, deletions too."""
+        begins, who = text("the prefix", prefix, empty=True), "a reader" if by is None else author(by)
+        wants = (lambda each: each.startswith(begins)) if key is None else text("the key", key).__eq__
+        watch = Watch(self.world, who, limit, wants, self._watches.remove)
+        self._watches.append(watch)
+        return watch
+
+    def _tell(self, entry: Entry, change: str) -> None:
+        """Tell the trace, and whoever watches, of a change that was made."""
+        world, (key, _, version, who, *_) = self.world, entry
+        world.trace.append((world.clock(), "stored", who, self.name, key, version, change))
+        for watch in self._watches:
+            watch.put(entry)
+
+    def _conflict(self, key: str, found: Entry | None, expected: int, who: str) -> VersionConflict:
+        """Tell the trace that somebody came too late; return the error that says so."""
+        version, last = (0, "nobody") if found is None else (found.version, found.author)
+        world = self.world
+        world.trace.append((world.clock(), "version_conflict", who, self.name, key, expected, version))
+        return VersionConflict(
+            f"{key!r} has version {version}, not {expected}: {last} wrote it; read it again, or use `update`"
+        )
+
+
+class MemoryStore(WatchedStore):
+    """A store in the memory of its world, which keeps the last `history` entries of each key.
+
+    store = MemoryStore(world)
+    await store.set("plan", {"step": 1}, by=agent, expected_version=0)
+    await store.update("count", lambda n: (n or 0) + 1, by=agent)
+    (await store.get("plan")).value["step"]
+    """
+
+    def __init__(self, world: World, name: str = "store", *, history: int = 100) -> None:
+        super().__init__(world, name)
         self._kept = require.whole("history", history, least=0)
-        self._entries: dict[str, Entry] = {}  # with those that mark deletions
-        self._past: dict[str, deque[Entry]] = {}
-        self._deleted: dict[str, None] = {}  # keys, first deleted first
-        self._floor = 0  # no key begins below this version
+        self._past: dict[str, deque[Entry]] = {}  # with those that mark deletions; the last of each is what counts
         self._timers: dict[str, Any] = {}
-        self._watches: dict[Watch, Callable[[str], bool]] = {}
 
     async def get(self, key: str, *, by: Author | None = None) -> Entry | None:
         """Return the entry of a key; None where there is none, or no more."""
@@ -160,39 +186,36 @@ class MemoryStore(StateStore):
         found, who = self._find(key), author(by)
         value = value if is_plain(value) else freeze(value, "value")
         expires = None if ttl is None else self.world.now + require.positive("ttl", ttl)
-        if expected_version is not None:
-            self._expect(key, found, expected_version, who)
+        if expected_version is not None and not fits(found, expected_version):
+            raise self._conflict(key, found, expected_version, who)
         return self._write(key, found, value, who, expires)
 
     async def delete(self, key: str, *, by: Author, expected_version: int | None = None) -> Entry | None:
         """Delete a key; return the entry that marks the deletion, None where there was nothing to delete."""
         found, who = self._find(key), author(by)
-        if expected_version is not None:
-            self._expect(key, found, expected_version, who)
+        if expected_version is not None and not fits(found, expected_version):
+            raise self._conflict(key, found, expected_version, who)
         return None if found is None or found.deleted else self._write(key, found, None, who, change="deleted")
 
     async def history(self, key: str, limit: int | None = None, *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of a key that are kept, oldest first, deletions too; at most the last `limit`."""
-        past = [*self._past[key]] if self._find(key) else []
+        past = [*self._past[key]] if self._find(key) and self._kept else []
         return past if limit is None else past[-require.whole("limit", limit) :]
 
     async def list(self, prefix: str = "", *, by: Author | None = None) -> Sequence[Entry]:
         """Return the entries of the keys that begin with a prefix, sorted by key."""
-        found = [self._find(key) for key in sorted(self._entries) if key.startswith(prefix)]
+        text("the prefix", prefix, empty=True)
+        found = [self._find(key) for key in sorted(self._past) if key.startswith(prefix)]
         return [entry for entry in found if entry is not None and not entry.deleted]
-
-    def watch(self, key: str | None = None, *, prefix: str = "", by: Author | None = None, limit: int = 1000) -> Watch:
-        """Return the changes from now on of one key, or of those that begin with a prefix, deletions too."""
-        watch = Watch(self.world, "a reader" if by is None else author(by), limit, self._watches.pop)
-        self._watches[watch] = (lambda k: k.startswith(prefix)) if key is None else text("the key", key).__eq__
-        return watch
 
     def _find(self, key: str) -> Entry | None:
         """Return the last entry of a key: one that marks a deletion where there was one, or where its time is over."""
-        entry = self._entries.get(key) if key.__class__ is str else None
-        if entry is None:
+        past = self._past.get(key) if key.__class__ is str else None
+        if past is None:
             text("the key", key)
-        elif entry.expires is not None and entry.expires <= self.world.now:
+            return None
+        entry = past[-1]
+        if entry.expires is not None and entry.expires <= self.world.now:
             return self._write(key, entry, None, "world", change="expired")
         return entry
 
@@ -200,14 +223,10 @@ class MemoryStore(StateStore):
         self, key: str, found: Entry | None, value: Any, who: str, expires: float | None = None, change: str = "set"
     ) -> Entry:
         """Add the entry that comes after the one found, at once: whoever calls has not awaited anything since."""
-        world = self.world
-        now, version = world.clock(), (self._floor if found is None else found.version) + 1
-        entry = tuple.__new__(Entry, (key, value, version, who, now, expires, change != "set"))
+        version = 1 if found is None else found.version + 1
+        entry = tuple.__new__(Entry, (key, value, version, who, self.world.clock(), expires, change != "set"))
         self._keep(entry)
-        world.trace.append((now, "stored", who, self.name, key, version, change))
-        if self._watches:
-            for watch in [watch for watch, wants in self._watches.items() if wants(key)]:
-                watch.put(entry)
+        self._tell(entry, change)
         return entry
 
     def _keep(self, entry: Entry) -> None:
@@ -215,35 +234,12 @@ class MemoryStore(StateStore):
         key = entry.key
         past = self._past.get(key)
         if past is None:
-            past = self._past[key] = deque(maxlen=self._kept)
+            past = self._past[key] = deque(maxlen=self._kept or 1)
         past.append(entry)
-        self._entries[key] = entry
         if key in self._timers:
             self._timers.pop(key).cancel()
         if entry.expires is not None:  # so that watchers hear of it in time
             self._timers[key] = self.world.loop.call_at(entry.expires, self._find, key)
-        if self._deleted:
-            self._deleted.pop(key, None)
-        if entry.deleted:
-            self._deleted[key] = None
-            if len(self._deleted) > TOMBSTONES:
-                oldest = next(iter(self._deleted))
-                del self._deleted[oldest], self._past[oldest]
-                self._floor = max(self._floor, self._entries.pop(oldest).version)
-
-    def _expect(self, key: str, found: Entry | None, expected: int, who: str) -> None:
-        """Raise VersionConflict unless the entry found has the version expected."""
-        version, gone = (0, True) if found is None else (found.version, found.deleted)
-        if expected.__class__ is not int or expected < 0:
-            require.whole("expected_version", expected, least=0)
-        if expected == version or (expected == 0 and gone):
-            return
-        world = self.world
-        world.trace.append((world.clock(), "version_conflict", who, self.name, key, expected, version))
-        last = "nobody" if found is None else found.author
-        raise VersionConflict(
-            f"{key!r} has version {version}, not {expected}: {last} wrote it; read it again, or use `update`"
-        )
 
 
 async def _take_turn(store: StateStore, key: str, who: str) -> Callable[[], None]:
@@ -271,13 +267,21 @@ async def _take_turn(store: StateStore, key: str, who: str) -> Callable[[], None
     return leave
 
 
-def text(what: str, value: Any) -> str:
-    """Return the value if it is text, and not empty."""
-    if type(value) is not str or not value:
+def fits(found: Entry | None, expected: int) -> bool:
+    """Return whether the entry found has the version expected; 0 where there is none, or it marks a deletion."""
+    if expected.__class__ is not int or expected < 0:
+        require.whole("expected_version", expected, least=0)
+    return expected == 0 if found is None else expected == found.version or (expected == 0 and found.deleted)
+
+
+def text(what: str, value: Any, empty: bool = False) -> str:
+    """Return the value if it is text, and not empty unless it may be."""
+    if type(value) is not str or not (value or empty):
         raise InvalidValue(f"{what} is {value!r}: give it some text, such as 'plan'")
     return value
 
 
 def author(by: Author) -> str:
     """Return the name of who acts."""
-    return text("by", by.name if isinstance(by, Agent) else by)
+    name = by.name if isinstance(by, Agent) else by
+    return name if name.__class__ is str and name else text("by", name)

@@ -21,17 +21,20 @@ class Watch:
     waits for a slow reader: one that is more than `limit` changes behind misses the oldest, as the versions show.
     """
 
-    def __init__(self, world: World, who: str, limit: int, forget: Callable[[Watch], Any]) -> None:
-        self._world, self._who, self._forget = world, who, forget
+    def __init__(
+        self, world: World, who: str, limit: int, wants: Callable[[str], bool], forget: Callable[[Watch], Any]
+    ) -> None:
+        self._world, self._who, self._wants, self._forget = world, who, wants, forget
         self._changes: deque[Entry] = deque(maxlen=require.whole("limit", limit))
         self._news = asyncio.Event()
         self._open = True
         self.strip = 0  # characters of the keys that the reader does not know of
 
     def put(self, change: Entry) -> None:
-        """Take in a change; the store calls it."""
-        self._changes.append(change)
-        self._news.set()
+        """Take in a change, if it is to one of the keys that are watched; the store calls it."""
+        if self._wants(change.key):
+            self._changes.append(change)
+            self._news.set()
 
     async def __anext__(self) -> Entry:
         while self._open and not self._changes:
