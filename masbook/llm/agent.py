@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_ai import Agent as Thinker
@@ -208,7 +209,7 @@ class LLMAgent(Agent):
                 problem = self._out_of("usage", str(error))
             if not isinstance(problem, MasbookError):
                 raise
-            raise problem.with_traceback(None) from None  # the way through pydantic-ai explains nothing
+            raise copy(problem) from None  # without the way through pydantic-ai, which explains nothing
 
     def _out_of(self, reason: str, limit: str) -> LimitReached:
         """Record that a conversation ends here, and return the error that says so."""

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import conflicts
+import llm
 import simpy
 import state
 import workflows
@@ -304,12 +305,14 @@ def main() -> None:
     row("a task of a workflow of 1,000", "graphlib and asyncio", small, lambda: workflows.graph_alone(1_000), 2.5)
     row("a task of a workflow of 10,000", "graphlib and asyncio", large, lambda: workflows.graph_alone(10_000), 2.5)
     row("a task of 10,000 against 1,000", "of 1,000", large, small, 1.2)
+    row("an answer of the offline model, over the bus", "pydantic-ai alone", llm.offline, llm.bare, 1.5)
     row("import masbook", "import pydantic", lambda: importing("masbook"), lambda: importing("pydantic"), 1.5)
     same = sleeps()[1] == simpy_sleeps()[1]
     print(f"\nThe sleepers woke in the order of SimPy: {'yes' if same else 'NO'}.")
     print(f"An update in line has to be tried again {state.by_function(in_line=True)[1]:.1f} times (reach: 1).")
     print(f"200 tasks of 10 virtual ms take {workflows.ideal():.3f} of the ideal time (reach: 1.010).")
     print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).", flush=True)
+    print(f"The offline model answers {1 / llm.offline():.0f} a second (reach: {llm.PER_SECOND} at least).")
     for name in conflicts.STRATEGIES:
         print(f"Conflicts by {name}: {conflicts.rate(name):,.0f} a second (reach: {conflicts.PER_SECOND:,} at least).")
     subprocess.run([sys.executable, str(Path(__file__).with_name("society.py"))], check=True)

@@ -66,12 +66,12 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["gpt", "nobody:nothing", "offline:huge", "", " ", 7, "openai"])
     def test_an_unknown_name_lists_what_there_is(self, name):
-        with pytest.raises(UnknownModel, match="offline|balanced"):
+        with pytest.raises(UnknownModel, match=r"offline|balanced"):
             find_model(name)
 
     @pytest.mark.parametrize(
         ("name", "variable"),
-        [("openai:gpt-4o", "OPENAI_API_KEY"), ("anthropic:claude-sonnet-4-5", "ANTHROPIC_API_KEY")],
+        [("openai:gpt-4o", "OPENAI_API_KEY"), ("anthropic:claude-opus-4-5", "ANTHROPIC_API_KEY")],
     )
     def test_a_missing_key_says_which_variable_to_set(self, name, variable, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
