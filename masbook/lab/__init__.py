@@ -9,13 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import charts, frames
+    from . import charts, frames, quality
     from .dashboard import Dashboard
     from .data import DataProcessor, data_path, load, records
     from .desk import Desk
     from .experiment import compare, sweep
 
-__all__ = ["Dashboard", "DataProcessor", "Desk", "charts", "compare", "data_path", "frames", "load", "records", "sweep"]
+__all__ = [
+    "Dashboard",
+    "DataProcessor",
+    "Desk",
+    "charts",
+    "compare",
+    "data_path",
+    "frames",
+    "load",
+    "quality",
+    "records",
+    "sweep",
+]
 
 _HOMES = {
     "Dashboard": "dashboard",

@@ -1,7 +1,8 @@
 """Charts: a run as figures, drawn from the tables of `frames`.
 
 Each function takes a Run, a World or a Trace (`latency` and `success` also a frame of `requests`, so that many runs can
-be joined first; `trend` the table of a sweep) and returns a matplotlib Figure. A notebook cell that ends with it shows
+be joined first; `trend` the table of a sweep, `spread` any table, `confusion`, `calibration` and `agreement` one of
+judgements) and returns a matplotlib Figure. A notebook cell that ends with it shows
 it. Agents keep the order in which they were spawned, outcomes and states their colours; where there is nothing to show,
 the figure says so.
 """
@@ -44,10 +45,14 @@ from .style import (
     swatches,
 )
 from .topology import topology
-from .trends import trend
+from .trends import spread, trend
+from .verdicts import agreement, calibration, confusion
 
 __all__ = [
+    "agreement",
+    "calibration",
     "conflicts",
+    "confusion",
     "dag",
     "gantt",
     "health",
@@ -55,6 +60,7 @@ __all__ = [
     "holds",
     "latency",
     "sequence",
+    "spread",
     "success",
     "timeline",
     "topology",

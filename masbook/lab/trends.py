@@ -1,4 +1,4 @@
-"""Trends: what a sweep measured, over one of its parameters."""
+"""Trends and spreads: what was measured, over a parameter of a sweep, or group by group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InvalidValue
 from .experiment import Interval, interval
-from .style import PALETTE, blank, drawing, key
+from .style import BLUE, PALETTE, blank, drawing, key, label_rows, note_row, row_size
 
 
 def trend(table: pd.DataFrame, metric: str, over: str, by: str | None = None) -> Figure:
@@ -45,4 +45,35 @@ def trend(table: pd.DataFrame, metric: str, over: str, by: str | None = None) ->
         axes.set_ylabel(metric)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.grid(axis="y")
+    return chart
+
+
+def spread(table: pd.DataFrame, value: str, by: str | list[str]) -> Figure:
+    """Draw how a number is spread in each group of rows: median, middle half, and 5th to 95th percentile.
+
+    `by` is a column, or several. InvalidValue for a column that is not there, or if the value is not a number.
+    """
+    groups = [by] if isinstance(by, str) else list(by)
+    for column in (value, *groups):
+        if column not in table:
+            raise InvalidValue(f"no column {column!r} in the table; it has {', '.join(map(str, table.columns))}")
+    if not pd.api.types.is_numeric_dtype(table[value]):
+        raise InvalidValue(f"{value!r} has to be a number in every row")
+    title, rows = f"{value} by {' and '.join(groups)}", table.dropna(subset=[value])
+    if rows.empty:
+        return blank(title, "there are no numbers to show")
+    found = list(rows.groupby(groups, sort=False)[value])
+    height, size = row_size(len(found))
+    with drawing(title, 8, height * len(found) + 1.1) as (chart, axes):
+        for row, (_, values) in enumerate(found):
+            low, quarter, half, most, high = values.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
+            axes.hlines(row, low, high, color=BLUE, linewidth=1.5, alpha=0.5)
+            axes.hlines(row, quarter, most, color=BLUE, linewidth=7, alpha=0.5)
+            axes.plot(half, row, "o", color=BLUE, markersize=6)
+            note_row(axes, row, f"{half:.3g}  ({len(values):,})", size)
+        names = [name if isinstance(name, tuple) else (name,) for name, _ in found]
+        label_rows(axes, [" · ".join(map(str, name)) for name in names], size)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        axes.set_xlabel(value)
+        axes.grid(axis="x")
     return chart

@@ -69,3 +69,23 @@ def test_equal_tables_give_equal_bytes(table):
 def test_bad_input(table, wrong):
     with pytest.raises(InvalidValue):
         charts.trend(table, **{"metric": "conflicts", "over": "writers", "by": "way", **wrong})
+
+
+def test_a_spread_has_a_row_for_each_group(table):
+    chart = charts.spread(table, "conflicts", by=["way", "writers"])
+    labels = [label.get_text() for label in chart.axes[0].get_yticklabels()]
+    assert labels == ["version · 8", "line · 8", "version · 2", "line · 2", "version · 4", "line · 4"]
+    medians = [line.get_xdata()[0] for line in chart.axes[0].lines]
+    assert medians == [16.0, 17.0, 4.0, 5.0, 8.0, 9.0]
+    middle = chart.axes[0].collections[1].get_segments()[0]
+    assert [point[0] for point in middle] == [8.0, 24.0]
+    assert charts.spread(table, "conflicts", "way").png() == charts.spread(table, "conflicts", ["way"]).png()
+
+
+def test_a_spread_of_nothing_says_so_and_of_texts_is_refused(table):
+    nothing = charts.spread(table.iloc[:0], "conflicts", by="way")
+    assert "there are no numbers to show" in [text.get_text() for text in nothing.axes[0].texts]
+    with pytest.raises(InvalidValue, match="no column 'where'"):
+        charts.spread(table, "conflicts", by="where")
+    with pytest.raises(InvalidValue, match="'note' has to be a number"):
+        charts.spread(table, "note", by="way")
