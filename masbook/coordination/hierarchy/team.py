@@ -144,7 +144,10 @@ class Member(Agent):
         on_failure: OnFailure = "fail",
         data: dict[str, Any] | None = None,
     ) -> TeamTask:
-        """Give a subtask to the member `to`, or to the best other one with the skills; return it, not yet done."""
+        """Give a subtask to the member `to`, or to the best other one with the skills; return it, not yet done.
+
+        `requires` names skills, or gives each the level that it takes; levels and priority are 1 to 5, 5 the highest.
+        """
         options: dict[str, Any] = {"assignee": to, "on_failure": on_failure, "data": data or {}}
         return await self._hand_over("delegated", TeamTask(title, description, priority, requires or {}, **options))
 
@@ -152,22 +155,19 @@ class Member(Agent):
     async def ask_for_help(
         self, what: str, description: str = "", requires: dict[str, int] | list[str] | None = None, urgent: bool = False
     ) -> TeamTask:
-        """Ask the best other member with the skills, or if none are named the next level; return the subtask."""
+        """Ask the best other member with the skills, or if none are required the next level; return the subtask."""
         task = TeamTask(f"Help: {what}", description, 4 if urgent else 2, requires or {})
         return await self._hand_over("assistance", task)
 
     @capability
     async def escalate(self, issue: str, reason: str = "") -> TeamTask:
-        """Hand an issue to the next level, at the top to a person, with the highest priority; return the subtask.
-
-        If the next level fails in turn, it goes on to the one above.
-        """
+        """Hand an issue to the next level, at the top to a person, with the highest priority; return the subtask."""
         title = f"Escalation: {issue.removeprefix('Escalation: ')}"  # it may come from below
         return await self._hand_over("escalated", TeamTask(title, reason, HIGHEST, on_failure="escalate"))
 
     @capability
     async def team_status(self) -> dict[str, Any]:
-        """Return who is there, what there is to do, and how well it goes (see TaskBoard)."""
+        """Return who is there, what there is to do, and how well it goes."""
         return dict(await self.request(self.board, "team_status"))
 
     async def outcome(self, task: TeamTask) -> TeamTask:
