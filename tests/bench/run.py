@@ -18,6 +18,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import analysis
 import conflicts
 import llm
 import simpy
@@ -313,6 +314,8 @@ def main() -> None:
     print(f"200 tasks of 10 virtual ms take {workflows.ideal():.3f} of the ideal time (reach: 1.010).")
     print(f"100,000 traced messages hold {traced_memory():.0f} MiB (reach: 100 MiB).", flush=True)
     print(f"The offline model answers {1 / llm.offline():.0f} a second (reach: {llm.PER_SECOND} at least).")
+    tickets, reach = analysis.TICKETS, analysis.SECONDS
+    print(f"{tickets} tickets take the panel of four {analysis.panel_of_four():.1f} s (reach: {reach:g} s at most).")
     for name in conflicts.STRATEGIES:
         print(f"Conflicts by {name}: {conflicts.rate(name):,.0f} a second (reach: {conflicts.PER_SECOND:,} at least).")
     subprocess.run([sys.executable, str(Path(__file__).with_name("society.py"))], check=True)
