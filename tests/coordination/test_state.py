@@ -510,6 +510,14 @@ class TestTimeToLive:
         world.run(scenario())
         assert rows(world, "stored", "change").count(("world", "expired")) == 3
 
+    def test_nothing_is_left_to_wait_for_once_the_value_is_another(self, world, ann, store):
+        world.run(store.set("a", 1, by=ann, ttl=1000.0))
+        world.run(store.set("a", 2, by=ann, ttl=2.0))
+        world.run(store.set("b", 1, by=ann, ttl=1000.0))
+        world.run(store.delete("b", by=ann))
+        world.run()
+        assert world.now <= 2.0
+
     @pytest.mark.parametrize("seed", range(20))
     def test_at_the_instant_itself_it_is_gone_whatever_the_order(self, seed):
         async def scenario(world):
