@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .agent import LLMAgent
     from .analysis import Analysis, AnalysisPanel, AnalysisReport, Analyst
+    from .conversation import Conversation
     from .model import find_model
     from .offline_model import offline
+    from .outcomes import fan_out, pipeline
     from .recording import record, replay
     from .script import scripted, tool_call
 
@@ -21,9 +23,12 @@ _HOMES = {
     "AnalysisPanel": "analysis",
     "AnalysisReport": "analysis",
     "Analyst": "analysis",
+    "Conversation": "conversation",
     "LLMAgent": "agent",
+    "fan_out": "outcomes",
     "find_model": "model",
     "offline": "offline_model",
+    "pipeline": "outcomes",
     "record": "recording",
     "replay": "recording",
     "scripted": "script",
@@ -34,9 +39,12 @@ __all__ = [
     "AnalysisPanel",
     "AnalysisReport",
     "Analyst",
+    "Conversation",
     "LLMAgent",
+    "fan_out",
     "find_model",
     "offline",
+    "pipeline",
     "record",
     "replay",
     "scripted",

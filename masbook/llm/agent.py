@@ -8,8 +8,8 @@ model with `model=`, see `find_model`.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,6 @@ from pydantic_ai.usage import UsageLimits
 
 from ..errors import InvalidValue, LimitReached, MasbookError
 from ..runtime import require
-from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from ..runtime.message import Message, MessageType
 from ..runtime.supervision import Supervision
@@ -32,9 +31,11 @@ from .budget import Budget, Ledger
 from .model import ATTEMPTS, ObservedModel, find_model
 from .problems import translated
 from .seal import stamp
+from .talker import Talker
 from .tools import FINAL, Watched
 
 if TYPE_CHECKING:
+    from ..runtime.agent import Agent
     from ..runtime.world import World
 
 CALLS = 50  # of the model, for a task or conversation, unless `limits` says otherwise
@@ -51,7 +52,7 @@ class Said(NamedTuple):
     content: str
 
 
-class LLMAgent(Agent):
+class LLMAgent(Talker):
     """An agent whose answers come from a model.
 
     Each `ask` is a task of its own and begins without a history, unless it continues a conversation by its name.
@@ -126,12 +127,10 @@ class LLMAgent(Agent):
     @capability
     async def ask_in_parts(self, prompt: str, conversation: str | None = None) -> AsyncIterator[str]:
         """Yield the model's answer as it comes, piece by piece; for agents whose output is text."""
-        with self._exchange(conversation, Ledger.of(self.world).enter(self.handling())) as (options, keep):
-            options["model_settings"] = {**(self.settings or {}), "request_timeout": self.model.timeout}
-            async with self._thinker.run_stream(prompt, **options) as result:
-                async for text in result.stream_text(delta=True, debounce_by=None):
-                    yield text
-                keep(result)
+        budget = Ledger.of(self.world).enter(self.handling())
+        async with aclosing(self._think_in_parts(prompt, conversation, budget)) as parts:
+            async for text in parts:
+                yield text
 
     async def on_message(self, message: Message) -> None:
         """Answer what it is told, in the conversation of the message, by telling the sender `text`, or `output`."""
@@ -179,12 +178,23 @@ class LLMAgent(Agent):
             if part.part_kind == "text" or (isinstance(part, ToolCallPart) and part.tool_name.startswith(OUTPUT))
         ]
 
-    async def _think(self, prompt: str, conversation: str | None, budget: Budget) -> Any:
+    async def _think(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
         """Run the pydantic-ai agent once; its messages become those of the conversation."""
         with self._exchange(conversation, budget) as (options, keep):
             result = await self._thinker.run(prompt, **options)
             keep(result)
         return result.output
+
+    async def _think_in_parts(
+        self, prompt: str | None, conversation: str | None, budget: Budget
+    ) -> AsyncGenerator[str]:
+        """Run the pydantic-ai agent once, and yield its text as it comes."""
+        with self._exchange(conversation, budget) as (options, keep):
+            options["model_settings"] = {**(self.settings or {}), "request_timeout": self.model.timeout}
+            async with self._thinker.run_stream(prompt, **options) as result:
+                async for text in result.stream_text(delta=True, debounce_by=None):
+                    yield text
+                keep(result)
 
     @contextmanager
     def _exchange(self, conversation: str | None, budget: Budget) -> Iterator[tuple[dict[str, Any], Keep]]:

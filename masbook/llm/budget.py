@@ -41,8 +41,15 @@ class Ledger:
         found: Any = world.named.setdefault(("ledger", "llm"), cls())
         return found  # type: ignore[no-any-return]
 
-    def enter(self, message: Message | None) -> Budget:
-        """Return the budget for what a message asks of a model; one of its own where no message does."""
+    def enter(self, message: Message | None, given: Budget | None = None) -> Budget:
+        """Return the budget for what a message asks of a model; one of its own where no message does.
+
+        Where it is `given`, what the message causes shares that one.
+        """
+        if given is not None:
+            if message is not None:
+                self._keep(message.id, given)
+            return given
         if message is None:
             return Budget()
         told = message.type is not MessageType.REQUEST

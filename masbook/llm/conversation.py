@@ -1,0 +1,221 @@
+"""Conversations: agents that hear each other, as `a | b | c`.
+
+What one participant says reaches the others over the bus; a reply comes from the model of who is asked for it.
+Scenarios open conversations. Who speaks next is a plain function: pass another one to `turns`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.usage import RunUsage
+
+from ..errors import AgentOffline, InvalidValue, LimitReached, MasbookError, describe
+from ..runtime import require
+from ..runtime.message import Message
+from .budget import Budget
+from .outcomes import PATIENCE, Chair, Outcome, Outcomes, as_text, outcome_of, restored, world_of
+from .seal import date
+from .talker import Talker, around
+
+Choice = Callable[["Conversation", int], "Talker | str"]
+
+
+def in_turn(talk: Conversation, turn: int) -> Talker:
+    """Choose who speaks next: the participants, one after the other."""
+    return talk.participants[turn % len(talk.participants)]
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What was said: when, in virtual seconds, by whom, and who has not heard it (name: why)."""
+
+    time: float
+    speaker: str
+    text: str
+    missed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.speaker}: {self.text}"
+
+
+class Conversation:
+    """Agents that hear each other, two at the least; open within its `async with` block.
+
+    Each block is a conversation of its own, with a history of its own in each agent, forgotten at its end; the
+    `transcript` stays. `limits` and `hops` of the agents hold for all model replies of a block together. An agent may
+    be in several. `timeout` is how long a turn, or being heard, may take, in virtual seconds.
+
+        async with researcher | analyst | presenter as talk:
+            await researcher.say("I collected data on market trends.")
+            answer = await analyst.reply()
+    """
+
+    def __init__(self, *participants: Talker) -> None:
+        """Gather the participants; InvalidValue unless they are two LLMAgents or more, each of them once."""
+        for one in participants:
+            if not isinstance(one, Talker):
+                raise InvalidValue(f"{one!r} cannot take part in a conversation: it is no LLMAgent")
+        names = [one.name for one in participants]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise InvalidValue(f"a conversation needs two or more different agents, not {names}: write a | b")
+        self.participants = participants
+        self.name, self.timeout = "", PATIENCE
+        self.transcript: list[Utterance] = []
+        self._chair: Chair | None = None
+        self._usage, self._replies = RunUsage(), 0
+
+    def __or__(self, other: Talker | Conversation) -> Conversation:
+        """Return a conversation with more participants."""
+        more = other.participants if isinstance(other, Conversation) else (other,)
+        return Conversation(*self.participants, *more)
+
+    def __repr__(self) -> str:
+        return " | ".join(one.name for one in self.participants)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.transcript))
+
+    async def __aenter__(self) -> Conversation:
+        """Open it; WorldError or AgentOffline for a participant that is not there."""
+        if self._chair is not None:
+            raise InvalidValue(f"{self!r} is open already; write {self!r} again for another conversation")
+        world = world_of(self.participants)
+        self.name = world.new_id("talk")
+        self._chair = world.spawn(Chair(self.name))
+        self.transcript, self._usage, self._replies = [], RunUsage(), 0
+        for one in self.participants:
+            one.talks[self.name] = self
+            one.messages = one.conversations[self.name] = []
+        around.set((*around.get(), self))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End it: the participants forget it; what is still being said is not heard any more."""
+        chair, self._chair = self._require_open(), None
+        around.set(tuple(talk for talk in around.get() if talk is not self))
+        for one in self.participants:
+            one.talks.pop(self.name)
+            one.forget(self.name)
+        await chair.stop("the conversation is over")
+
+    async def say(self, speaker: Talker | str, text: str) -> Utterance:
+        """Let a participant say something; returns when all who are there have heard it.
+
+        Who could not hear it is in `missed`, with the reason. AgentOffline if nobody could, or the speaker is gone.
+        """
+        one = self._member(speaker)
+        if not isinstance(text, str):
+            raise InvalidValue(f"{one.name} says {text!r}: give it text")
+        self._require_open()
+        if not one.online:
+            raise AgentOffline(f"{one.name} cannot speak: {one.why_offline()}")
+        one.messages = one.conversations.setdefault(self.name, [])
+        one.messages.append(ModelResponse([TextPart(text)], timestamp=date(one.now)))
+        return await self._pass_on(one, text)
+
+    async def reply(self, speaker: Talker | str, prompt: str | None = None) -> Any:
+        """Return what the model of a participant says to what it has heard; the others hear it too.
+
+        A `prompt` is for the speaker alone. ModelError where the model fails, LimitReached where the conversation has
+        used up its calls or hops, AgentCrashed or AgentOffline where the speaker is gone.
+        """
+        one, chair = self._member(speaker), self._require_open()
+        options: dict[str, Any] = {"timeout": self.timeout, "on_timeout": "cancel"}
+        output = await chair.request(one.name, "take_turn", {"talk": self.name, "prompt": prompt}, **options)
+        await self._pass_on(one, as_text(output))
+        return restored(one, output)
+
+    async def reply_in_parts(self, speaker: Talker | str, prompt: str | None = None) -> AsyncIterator[str]:
+        """Yield a reply piece by piece; the others hear it when it is complete, and never if the loop is left."""
+        one, chair = self._member(speaker), self._require_open()
+        content, whole = {"talk": self.name, "prompt": prompt}, ""
+        async with aclosing(chair.stream(one.name, "take_turn_in_parts", content, timeout=self.timeout)) as parts:  # type: ignore[type-var]
+            async for part in parts:
+                whole += part
+                yield part
+        await self._pass_on(one, whole)
+
+    async def turns(self, number: int, choose: Choice = in_turn) -> AsyncIterator[Outcome]:
+        """Yield the outcomes of that many replies as they come: one after the other, each heard by all.
+
+        `choose(talk, turn)` says who is next, turns counted from 0. What a participant fails of is its outcome, and the
+        others go on; LimitReached is raised. InvalidValue where nobody has said anything yet.
+        """
+        if not self.transcript:
+            raise InvalidValue(f"nothing has been said in {self!r} yet: begin with `say`, or with a prompt to `reply`")
+        for turn in range(require.whole("number", number, 0)):
+            one = self._member(choose(self, turn))
+            outcome = await outcome_of(one, self.reply(one))
+            if isinstance(outcome.error, LimitReached):
+                raise outcome.error
+            yield outcome
+
+    async def rounds(self, number: int = 1) -> Outcomes:
+        """Let each participant reply in turn, that many times; return all outcomes."""
+        turns = require.whole("rounds", number) * len(self.participants)
+        return Outcomes([outcome async for outcome in self.turns(turns)])
+
+    def spend(self) -> Budget:
+        """Count one more reply; return the budget that all replies share."""
+        self._replies += 1
+        return Budget(self._usage, self._replies)
+
+    async def _pass_on(self, speaker: Talker, text: str) -> Utterance:
+        """Send the others what has been said, and wait until they have heard it."""
+        self._require_open()
+        utterance = Utterance(speaker.now, speaker.name, text)
+        self.transcript.append(utterance)
+        others = [one for one in self.participants if one is not speaker]
+        for one, heard in zip(others, await self._deliver(speaker, others, text), strict=True):
+            if heard is not True:
+                why = "the conversation is over" if heard is False else f"{type(heard).__name__}: {describe(heard)}"
+                utterance.missed[one.name] = why
+        if len(utterance.missed) == len(others):
+            raise AgentOffline(f"nobody has heard {speaker.name} in {self.name}: {utterance.missed}; restart them")
+        return utterance
+
+    async def _deliver(self, speaker: Talker, others: list[Talker], text: str) -> list[bool | MasbookError]:
+        """Send each of the others its copy, all in one instant, so that speakers are heard everywhere in one order.
+
+        Return for each whether it has heard it, or the error that kept it from that.
+        """
+        requests, content = speaker.world.bus.requests, {"talk": self.name, "text": text}
+        sent: list[Message] = []
+        copies: list[asyncio.Future[bool] | MasbookError] = []
+        try:
+            for one in others:
+                future: asyncio.Future[bool] = speaker.world.loop.create_future()
+                try:
+                    sent.append(requests.ask(speaker, one.name, "hear", content, self.timeout, 0, future)[0])
+                    copies.append(future)
+                except MasbookError as error:
+                    copies.append(error)
+            return [copy if isinstance(copy, MasbookError) else await _settled(copy) for copy in copies]
+        finally:
+            for message in sent:
+                requests.end(message)
+
+    def _member(self, speaker: Talker | str) -> Talker:
+        for one in self.participants:
+            if one is speaker or one.name == speaker:
+                return one
+        raise InvalidValue(f"{speaker!r} takes no part in {self!r}")
+
+    def _require_open(self) -> Chair:
+        if self._chair is None:
+            raise InvalidValue(f"{self!r} is not open: write `async with {self!r} as talk`")
+        return self._chair
+
+
+async def _settled(heard: asyncio.Future[bool]) -> bool | MasbookError:
+    """Return the answer, or the error that came in its place."""
+    try:
+        return await heard
+    except MasbookError as error:
+        return error

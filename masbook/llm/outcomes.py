@@ -1,0 +1,167 @@
+"""Agents one after the other, `pipeline`, or side by side, `fan_out`: every outcome is kept, failures among them.
+
+Scenarios call them; `Conversation` reports its turns in the same form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import PydanticUserError, TypeAdapter
+
+from ..errors import AgentOffline, InvalidValue, MasbookError, WorldError
+from ..runtime.agent import Agent
+from ..runtime.message import freeze
+from .talker import Talker
+from .tools import FINAL
+
+if TYPE_CHECKING:
+    from ..runtime.world import World
+
+PATIENCE = 120.0  # virtual seconds that one task of an agent may take
+
+
+class Chair(Agent):
+    """Who asks the agents in turn; it says nothing itself."""
+
+    service = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a turn, a stage or a branch: its output, or its error; `skipped` ones have neither."""
+
+    agent: str
+    status: Literal["completed", "failed", "skipped"]
+    output: Any = None
+    error: Exception | None = None
+    seconds: float = 0.0
+
+
+class Outcomes(tuple[Outcome, ...]):
+    """All outcomes, in the order of the agents asked: those that failed or were skipped are among them."""
+
+    __slots__ = ()
+
+    @property
+    def results(self) -> list[Any]:
+        """The outputs of those that completed."""
+        return [one.output for one in self if one.status == "completed"]
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """Those that failed or were skipped."""
+        return [one for one in self if one.status != "completed"]
+
+    @property
+    def success_rate(self) -> float:
+        """The share that completed."""
+        return len(self.results) / len(self)
+
+    @property
+    def output(self) -> Any:
+        """The last output; the first error is raised if there is one."""
+        for one in self:
+            if one.error is not None:
+                raise one.error
+        return self[-1].output
+
+
+async def pipeline(agents: Iterable[Talker], prompt: str, *, timeout: float = PATIENCE) -> Outcomes:
+    """Ask the agents one after the other: each works on what the one before it has made; return all outcomes.
+
+    Where one fails, or takes longer than `timeout` virtual seconds, the rest is skipped. What is no text is passed on
+    as JSON. `outcomes.output` is the last output.
+    """
+    stages, outcomes = _agents(agents), list[Outcome]()
+    async with _chaired(stages, "pipeline") as chair:
+        for one in stages:
+            if outcomes and outcomes[-1].status != "completed":
+                outcomes.append(Outcome(one.name, "skipped"))
+                continue
+            outcomes.append(await outcome_of(one, _ask(chair, one, prompt, timeout)))
+            prompt = as_text(outcomes[-1].output)
+    return Outcomes(outcomes)
+
+
+async def fan_out(
+    tasks: Iterable[Talker | tuple[Talker, str]], prompt: str | None = None, *, timeout: float = PATIENCE
+) -> Outcomes:
+    """Ask agents at the same time, all of them the same, or each its own as (agent, prompt); return all outcomes.
+
+    Each may take `timeout` virtual seconds. One that fails costs the others nothing.
+    """
+    pairs = [task if isinstance(task, tuple) else (task, prompt) for task in tasks]
+    agents = _agents([one for one, _ in pairs])
+    for one, text in pairs:
+        if not isinstance(text, str):
+            raise InvalidValue(f"{one.name} is asked {text!r}: write fan_out([...], prompt), or (agent, prompt) pairs")
+    async with _chaired(agents, "fan-out") as chair:
+        asked = [outcome_of(one, _ask(chair, one, text, timeout)) for one, text in pairs if text is not None]
+        return Outcomes(await asyncio.gather(*asked))
+
+
+async def outcome_of(agent: Talker, work: Awaitable[Any]) -> Outcome:
+    """Await what an agent does; what it fails of becomes its outcome, mistakes of whoever wrote this do not."""
+    since = agent.now
+    try:
+        output = await work
+    except MasbookError as error:
+        if isinstance(error, FINAL):
+            raise
+        return Outcome(agent.name, "failed", error=error, seconds=agent.now - since)
+    return Outcome(agent.name, "completed", output, seconds=agent.now - since)
+
+
+def as_text(output: Any) -> str:
+    """Return an output as text: as it is, or as JSON."""
+    return output if isinstance(output, str) else json.dumps(freeze(output), ensure_ascii=False)
+
+
+def restored(agent: Talker, output: Any) -> Any:
+    """Return an output that has travelled as plain data in the type that the agent promises, where that is a type."""
+    try:
+        return TypeAdapter(agent.output_type).validate_python(output)
+    except PydanticUserError:  # one of several types, say
+        return output
+
+
+def world_of(agents: Iterable[Agent]) -> World:
+    """Return the world that all agents live in; WorldError or AgentOffline if there is none."""
+    first, *others = agents
+    for one in (first, *others):
+        if one.world is not first.world:
+            raise WorldError(f"{first.name} and {one.name} live in different worlds; spawn them in one")
+        if not one.online:
+            raise AgentOffline(f"{one.name} is not there: {one.why_offline()}")
+    return first.world
+
+
+def _agents(agents: Iterable[Talker]) -> list[Talker]:
+    found = list(agents)
+    for one in found:
+        if not isinstance(one, Talker):
+            raise InvalidValue(f"{one!r} cannot be asked: it is no LLMAgent")
+    if not found:
+        raise InvalidValue("nobody to ask: give one LLMAgent at least")
+    return found
+
+
+@asynccontextmanager
+async def _chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
+    world = agents[0].world
+    chair = world.spawn(Chair(world.new_id(kind)))
+    try:
+        yield chair
+    finally:
+        await chair.stop("all is done")
+
+
+async def _ask(chair: Chair, agent: Talker, prompt: str, timeout: float) -> Any:
+    output = await chair.request(agent.name, "ask", {"prompt": prompt}, timeout=timeout, on_timeout="cancel")
+    return restored(agent, output)

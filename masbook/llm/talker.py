@@ -1,0 +1,120 @@
+"""The half of an `LLMAgent` that takes part in conversations; the other half thinks.
+
+`LLMAgent` inherits it, `Conversation` calls it. What it hears over the bus becomes what a user has said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from pydantic_ai.messages import ModelMessage, ModelResponse
+
+from ..errors import InvalidValue
+from ..runtime.agent import Agent
+from ..runtime.capability import capability
+from .budget import Budget, Ledger
+
+if TYPE_CHECKING:
+    from .conversation import Conversation
+
+around: ContextVar[tuple[Conversation, ...]] = ContextVar("the conversations around the code that runs", default=())
+
+
+class Talker(Agent):
+    """Who takes part in conversations."""
+
+    conversations: dict[str, list[ModelMessage]]
+    messages: list[ModelMessage]
+    output_type: Any
+
+    def __init__(self, name: str, **options: Any) -> None:
+        """Take part in no conversation yet."""
+        super().__init__(name, **options)
+        self.talks: dict[str, Conversation] = {}  # those that are open, by name
+
+    def __or__(self, other: Talker) -> Conversation:
+        """Return a conversation of two, to be opened with `async with`."""
+        from .conversation import Conversation  # here: a conversation is made of talkers
+
+        return Conversation(self, other)
+
+    async def say(self, text: str) -> None:
+        """Say something in the conversation around the call; returns when the others have heard it."""
+        await self._talk().say(self, text)
+
+    async def reply(self, prompt: str | None = None) -> Any:
+        """Return what the model says to what was heard in the conversation around the call; the others hear it too."""
+        return await self._talk().reply(self, prompt)
+
+    def reply_in_parts(self, prompt: str | None = None) -> AsyncIterator[str]:
+        """Yield a reply as it comes, piece by piece; the others hear it when it is complete."""
+        return self._talk().reply_in_parts(self, prompt)
+
+    @capability(cost=0.0)
+    async def hear(self, talk: str, text: str) -> bool:
+        """Take in what another one has said in a conversation; False if this agent is not in it any more."""
+        if talk in self.talks:
+            self.remember(text, talk)
+        return talk in self.talks
+
+    @capability
+    async def take_turn(self, talk: str, prompt: str | None = None) -> Any:
+        """Return the model's contribution to a conversation that this agent is in."""
+        try:
+            return await self._think(*self._turn(talk, prompt))
+        finally:
+            self._forget_over(talk)
+
+    @capability
+    async def take_turn_in_parts(self, talk: str, prompt: str | None = None) -> AsyncIterator[str]:
+        """Yield the model's contribution to a conversation that this agent is in, piece by piece."""
+        try:
+            async with aclosing(self._think_in_parts(*self._turn(talk, prompt))) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            self._forget_over(talk)
+
+    def _turn(self, talk: str, prompt: str | None) -> tuple[str | None, str, Budget]:
+        """Return prompt, conversation and budget of a turn: without a prompt it is an answer to what was heard."""
+        if talk not in self.talks:
+            raise InvalidValue(f"{self.name} is not in the conversation {talk!r}; it may be over")
+        heard = self.conversations.get(talk, [])
+        if prompt is None and not heard:
+            raise InvalidValue(f"nothing has been said in {talk} yet: begin with `say`, or give {self.name} a prompt")
+        if prompt is None and isinstance(heard[-1], ModelResponse):
+            prompt = "Go on."
+        return prompt, talk, Ledger.of(self.world).enter(self.handling(), self.talks[talk].spend())
+
+    def _forget_over(self, talk: str) -> None:
+        if talk not in self.talks:
+            self.forget(talk)
+
+    def _talk(self) -> Conversation:
+        """Return the conversation meant: that of the message in hand, else the innermost around the code that runs."""
+        message = self.handling()
+        inner = [talk for talk in around.get() if self.talks.get(talk.name) is talk] if message is None else []
+        named = None if message is None else self.talks.get(message.content.get("talk", ""))
+        if named is not None or inner:
+            return named or inner[-1]
+        if len(self.talks) == 1:
+            return next(iter(self.talks.values()))
+        where = f"in {', '.join(self.talks)}: write talk.say(...)" if self.talks else "in no conversation that is open"
+        raise InvalidValue(f"{self.name} is {where}; open one with `async with {self.name} | other as talk`")
+
+    def remember(self, text: str, conversation: str) -> None:
+        """Add to a conversation what the agent has heard there."""
+        raise NotImplementedError
+
+    def forget(self, conversation: str) -> None:
+        """Forget a conversation."""
+        raise NotImplementedError
+
+    async def _think(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
+        raise NotImplementedError
+
+    def _think_in_parts(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
+        raise NotImplementedError
