@@ -51,6 +51,11 @@ class Sore(Negotiator):
         return winner == self.name
 
 
+async def asleep(dispute):
+    """A person who never answers."""
+    await asyncio.sleep(1e9)
+
+
 class Listener(Negotiator):
     """Remembers what it is told of the end."""
 
@@ -304,7 +309,9 @@ class TestEscalation:
 
     def test_a_strategy_of_ones_own_comes_before_those_for_the_kind(self, world):
         async def lottery(case):
-            return case.award(case.random.choice([party.name for party in case.conflict.participants]), "by lot")
+            return case.award(
+                case.resolver.random.choice([party.name for party in case.conflict.participants]), "by lot"
+            )
 
         async def never(case):
             return case.undecided("not me")
@@ -339,38 +346,23 @@ class TestAPersonDecides:
         assert resolution.outcome == "person" == resolution.strategy
         assert resolution.winner is None and resolution.decision == {"duration": 90}
 
-    def test_what_is_pending_is_published_and_answered_by_message(self, world):
+    def test_the_person_may_be_asked_by_message(self, world):
         class Operator(Agent):
-            @on("conflict.pending")
-            async def decide(self, message):
-                pending = message.content["conflict"]
+            @capability
+            async def decide(self, conflict: Conflict) -> str:
                 await self.sleep(10.0)
-                await self.request("resolver", "answer", conflict=pending["id"], choice="a")
+                return conflict.participants[0].name
 
-        resolver = world.spawn(ConflictResolver(patience=30.0))
+        async def by_message(dispute):
+            return await resolver.request("operator", "decide", conflict=dispute)
+
+        resolver = world.spawn(ConflictResolver(ask_person=by_message, patience=30.0))
         world.spawn(Operator("operator"))
         resolution = world.run(resolver.resolve(conflict(), strategy="person"))
-        assert resolution.winner == "a" and resolution.seconds == 10.0 and resolver.pending == []
-
-    def test_pending_and_answer_in_a_scenario(self, world):
-        resolver = world.spawn(ConflictResolver(patience=30.0))
-
-        async def main():
-            number = await resolver.report(conflict(), strategy=["person"])
-            await asyncio.sleep(1.0)
-            assert [pending.id for pending in resolver.pending] == [number]
-            assert (await resolver.status(number))["status"] == "pending"
-            with pytest.raises(InvalidValue, match="participant"):
-                await resolver.answer(number, "nobody")
-            await resolver.answer(number, {"duration": 30})
-            with pytest.raises(InvalidValue, match="pending"):
-                await resolver.answer(number, "a")
-            return await resolver.resolve(number)
-
-        assert world.run(main()).decision == {"duration": 30}
+        assert resolution.winner == "a" and resolution.seconds == 10.0
 
     def test_without_an_answer_in_time_the_default_decides(self, world):
-        resolver = world.spawn(ConflictResolver(patience=30.0, default="priority"))
+        resolver = world.spawn(ConflictResolver(ask_person=asleep, patience=30.0, default="priority"))
         for name in ("a", "b", "c"):
             world.spawn(Sore(name))
         resolution = world.run(resolver.resolve(conflict("a", "b", "c")))
@@ -395,12 +387,21 @@ class TestAPersonDecides:
         assert resolution.strategy == "priority"
         assert facts(world, "attempted")[0]["outcome"] == "error"
 
-    def test_a_person_who_never_answers_is_not_waited_for_when_the_world_ends(self, world):
-        async def asleep(dispute):
-            await asyncio.sleep(1e9)
+    def test_where_there_is_nobody_to_ask_nobody_is_waited_for(self, world, resolver):
+        resolution = world.run(resolver.resolve(conflict(), strategy=["person"]))
+        assert not resolution.resolved and resolution.seconds == 0.0
+        assert facts(world, "attempted")[0]["reason"] == "there is nobody to ask"
 
-        resolver = world.spawn(ConflictResolver(ask_person=asleep, patience=5.0))
-        assert not world.run(resolver.resolve(conflict(), strategy=["person"])).resolved
+    def test_a_person_is_asked_no_longer_when_the_conflict_is_escalated(self, world):
+        resolver = world.spawn(ConflictResolver(ask_person=asleep, patience=100.0, default="priority"))
+
+        async def main():
+            number = await resolver.report(conflict(kind="data_inconsistency"), strategy="person")
+            await asyncio.sleep(3.0)
+            return await resolver.escalate(number)
+
+        resolution = world.run(main())
+        assert resolution.seconds == 3.0 and resolution.attempts[0] == "person"
 
 
 class TestOneDeadline:
@@ -515,7 +516,7 @@ class TestWhatCanBeRead:
             return number, await client.request("resolver", "status"), await resolver.status(number)
 
         number, whole, one = world.run(main())
-        assert whole["open"] == [number] and whole["pending"] == [] and whole["state"] == "idle"
+        assert whole["open"] == [number] and whole["state"] == "idle"
         assert one["status"] == "open" and one["attempts"] == ["voting"] and one["resolution"] is None
         world.run(resolver.resolve(number))
         assert world.run(resolver.status(number))["status"] == "resolved"
@@ -530,7 +531,7 @@ class TestWhatCanBeRead:
         assert said(world, "a", "vote") and said(world, "b", "accept") == [{"accept": True}]
 
     def test_a_stuck_world_says_who_waits_for_a_person(self, world):
-        resolver = world.spawn(ConflictResolver(patience=math.inf))
+        resolver = world.spawn(ConflictResolver(ask_person=asleep, patience=math.inf))
         world.run(resolver.report(conflict(), strategy=["person"]))
         world.run(until=1.0)
         assert "resolver waits for a person to decide conflict-1" in world.explain()
@@ -605,7 +606,6 @@ class TestBadInput:
             lambda: ConflictResolver(deadline=math.nan),
             lambda: ConflictResolver(patience=-1.0),
             lambda: ConflictResolver(default="luck"),
-            lambda: ConflictResolver(arbiter=5),
             lambda: ConflictResolver(ask_person=lambda conflict: "a"),
             lambda: Proposal(None, "gpu_1", "no mapping"),
         ],

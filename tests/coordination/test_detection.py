@@ -168,25 +168,6 @@ class TestClaimsOnTheBus:
         (refusal,) = society.world.trace.events("refused", "a")
         assert refusal.facts["action"] == "claim" and refusal.facts["target"] == "x"
 
-    def test_without_a_resolver_conflicts_are_published_once(self):
-        with World() as world:
-            society = Society(world, resolver=None)
-            heard = []
-
-            async def hear(message):
-                heard.append(message.content["conflict"])
-
-            society.c.subscribe("conflict.detected", hear)
-
-            async def main():
-                for _ in range(3):
-                    for agent in (society.a, society.b):
-                        await agent.publish("resource.claimed", resource="x")
-
-            assert society.run(main()) == []
-            (conflict,) = heard
-            assert [party["name"] for party in conflict["participants"]] == ["a", "b"]
-
     @pytest.mark.parametrize("trouble", ["partition", "stop"])
     def test_a_resolver_that_does_not_answer_is_no_end_to_detection(self, trouble):
         """What could not be handed over is known; with a new claim it is handed over again."""

@@ -5,21 +5,18 @@ In the order of reading: `claims`, what is disputed and how it ends; `case`, how
 `detection`, which finds conflicts that nobody reports. `auction` stands alone: who does a task, and at what price.
 """
 
-from .auction import Award, contract_net, first_price, second_price
-from .case import Case, Negotiator, Proposal
+from .case import Negotiator, Proposal
 from .claims import Conflict, Participant, Resolution
 from .detection import ConflictDetector
 from .resolver import FIRST, ConflictResolver
 from .strategies import STRATEGIES
-from .voting import RULES, Ballot, Tally
+from .voting import RULES, Ballot
 
 __all__ = [
     "FIRST",
     "RULES",
     "STRATEGIES",
-    "Award",
     "Ballot",
-    "Case",
     "Conflict",
     "ConflictDetector",
     "ConflictResolver",
@@ -27,8 +24,4 @@ __all__ = [
     "Participant",
     "Proposal",
     "Resolution",
-    "Tally",
-    "contract_net",
-    "first_price",
-    "second_price",
 ]

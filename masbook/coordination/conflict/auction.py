@@ -19,7 +19,6 @@ from ...runtime import require
 from ...runtime.agent import Agent
 from ...runtime.message import freeze
 from .case import notify
-from .voting import TieBreak, earliest, favoured
 
 Bids = Mapping[str, float]
 Price = float | None
@@ -37,25 +36,26 @@ class Award:
     result: Any = None  # of the task, in a contract net
 
 
-def first_price(bids: Bids, *, lowest_wins: bool = False, break_tie: TieBreak = earliest) -> Award:
+def first_price(bids: Bids, *, lowest_wins: bool = False) -> Award:
     """Award to the highest bid, or with `lowest_wins`, for tasks, to the lowest, at its own price.
 
-    `break_tie` is that of the voting rules. InvalidValue for bids that are negative or not finite.
+    A tie goes to who comes first: shuffle the bidders for a draw by lot. InvalidValue for bids that are negative or not
+    finite.
     """
     for name, bid in bids.items():
         require.amount(f"the bid of {name}", bid)
     choose = min if lowest_wins else max
     best = choose(bids.values()) if bids else None
     tied = tuple(name for name in bids if bids[name] == best)
-    return Award(favoured(tied, break_tie) if tied else None, best, tied, dict(bids))
+    return Award(tied[0] if tied else None, best, tied, dict(bids))
 
 
-def second_price(bids: Bids, *, lowest_wins: bool = False, break_tie: TieBreak = earliest) -> Award:
+def second_price(bids: Bids, *, lowest_wins: bool = False) -> Award:
     """Award as `first_price` does, at the price of the best other bid, so that nobody gains by lying (Vickrey 1961).
 
     Who bids alone pays nothing, or with `lowest_wins` is paid what it bids.
     """
-    award = first_price(bids, lowest_wins=lowest_wins, break_tie=break_tie)
+    award = first_price(bids, lowest_wins=lowest_wins)
     others = {name: bid for name, bid in bids.items() if name != award.winner}
     alone = award.price if lowest_wins or award.winner is None else 0.0
     return replace(award, price=first_price(others, lowest_wins=lowest_wins).price if others else alone)

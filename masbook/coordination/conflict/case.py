@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidValue, Refused, Undeliverable, describe
@@ -52,6 +51,7 @@ class Case:
 
     resolver: ConflictResolver
     conflict: Conflict
+    given: Conflict  # the same as it was given, without an id
     deadline: float
     began: float
     done: asyncio.Future[Resolution]
@@ -60,12 +60,6 @@ class Case:
     attempts: list[str] = field(default_factory=list)
     views: dict[str, Any] = field(default_factory=dict)  # of the conflict, as each participant may see it
     limit: asyncio.Timeout | None = None  # of the attempt that is going on
-    answer: asyncio.Future[Any] | None = None  # of the person who is being asked
-
-    @property
-    def random(self) -> Random:
-        """The random stream of the resolver."""
-        return self.resolver.random
 
     def award(self, winner: str, reason: str = "", veto: float = 0.5) -> Proposal:
         """Propose that a participant gets what it claims; InvalidValue if it is not in the conflict."""

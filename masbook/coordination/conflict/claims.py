@@ -128,22 +128,6 @@ class Conflict:
         """Return the participants in the order that breaks ties: priority, then weight, then as they are named."""
         return sorted(self.participants, key=lambda party: (-party.priority, -party.weight))
 
-    def options(self) -> dict[str, Mapping[str, Any]]:
-        """Return the claims to choose from, by who makes them, in order of rank.
-
-        Where several can have what they claim, as with data, equal claims are one option, that of the first.
-        """
-        found: dict[str, Mapping[str, Any]] = {}
-        for party in self.by_rank():
-            if self.kind in EXCLUSIVE or party.claim not in found.values():
-                found[party.name] = party.claim
-        return found
-
-    def option(self, name: str) -> str:
-        """Return which option the claim of a participant is; InvalidValue if it is not in the conflict."""
-        claim, options = self.party(name).claim, self.options()
-        return name if name in options else next(other for other in options if options[other] == claim)
-
     def worth(self, name: str, position: Mapping[str, Any]) -> float:
         """Return what a position is worth to a participant, from 0 to 1: the mean over the keys that are disputed."""
         party, claims = self.party(name), [party.claim for party in self.participants]
@@ -153,10 +137,13 @@ class Conflict:
         return sum(worth) / len(worth) if worth else 1.0
 
     def ballot(self, name: str) -> list[str]:
-        """Return the options that are worth something to a participant, best first: its own, if only one can win."""
+        """Return whose claims are worth something to a participant, best first: its own, if only one can win.
+
+        Among equal claims that of the highest rank comes first, so that those who agree vote for the same.
+        """
         if self.kind in EXCLUSIVE:
             return [self.party(name).name]
-        worth = {option: self.worth(name, claim) for option, claim in self.options().items()}
+        worth = {party.name: self.worth(name, party.claim) for party in self.by_rank()}
         return sorted(filter(worth.get, worth), key=lambda option: -worth[option])
 
     def seen_by(self, name: str) -> Conflict:

@@ -37,13 +37,12 @@ class ConflictDetector(Agent):
     `weight` and `limits` are those of the Participant. For data, only different claims are a conflict. In the trace, it
     sees two holders of a lock, two writes on top of one version, and two agents at a task that they took themselves.
     Claims that come within `gather` virtual seconds join the conflict. Those of the losers end with it, and those of an
-    agent with the agent. Without a `resolver`, conflicts are published on `conflict.detected`. It begins anew when it
-    is restarted.
+    agent with the agent. A detector that is restarted begins anew.
     """
 
     service = True
 
-    def __init__(self, name: str = "detector", *, resolver: str | None = "resolver", gather: float = 0.1) -> None:
+    def __init__(self, name: str = "detector", *, resolver: str = "resolver", gather: float = 0.1) -> None:
         super().__init__(name)
         self.resolver = resolver
         self.gather = require.not_negative("gather", gather)
@@ -157,10 +156,7 @@ class ConflictDetector(Agent):
         self._look(subject)
 
     async def _hand_over(self, conflict: Conflict) -> Resolution | None:
-        """Return how the conflict ended; None if nobody settles it, or the resolver does not answer."""
-        if self.resolver is None:
-            await self.publish("conflict.detected", conflict=conflict)
-            return None
+        """Return how the conflict ended; None if the resolver does not answer."""
         try:
             number = await self.request(self.resolver, "report", conflict=conflict)
             resolution: Resolution = await self.request(self.resolver, "resolve", conflict=number, timeout=PATIENCE)

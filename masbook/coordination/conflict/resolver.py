@@ -56,16 +56,15 @@ class ConflictResolver(Agent):
         *,
         strategies: Mapping[str, Strategy] | None = None,
         rule: str = "plurality",
-        arbiter: str | None = None,
         deadline: float = 5.0,
         ask_person: Person | None = None,
         patience: float = 60.0,
         default: str | None = None,
     ) -> None:
-        """`strategies` are added to the five; `rule` is one of `voting.RULES`; `arbiter` the name of an agent.
+        """`strategies` are added to the five; `rule` is one of `voting.RULES`.
 
         `ask_person` is a coroutine function that returns the choice of a person: the name of a participant, a decision
-        of its own, or None. With or without it, anybody may `answer` what is `pending`.
+        of its own, or None.
         """
         super().__init__(name, concurrency=1000)  # it mostly waits
         for label, strategy in (strategies or {}).items():
@@ -74,14 +73,13 @@ class ConflictResolver(Agent):
             require_async(ask_person, "ask_person")
         self.strategies = {**STRATEGIES, "person": person, **(strategies or {})}
         self.rule = require.one_of("rule", rule, RULES)
-        self.arbiter = None if arbiter is None else require.text("arbiter", arbiter)
         self.ask_person = ask_person
         self.deadline = require.positive("deadline", deadline)
         self.patience = require.not_negative("patience", patience)
         self.default = default and require.one_of("default", default, self.strategies)
         self.waiting: Counter[str] = Counter()  # who waits for a resolution in the middle of a message
         self._cases: dict[str, Case] = {}
-        self._given: dict[int, tuple[Conflict, Case]] = {}  # by identity: equal conflicts are different conflicts
+        self._given: dict[int, Case] = {}  # by the identity of the conflict: equal conflicts are different conflicts
 
     @capability
     async def resolve(
@@ -115,29 +113,15 @@ class ConflictResolver(Agent):
         resolution: Resolution = await self.resolve(conflict)
         return resolution
 
-    @capability
-    async def answer(self, conflict: str, choice: str | dict[str, Any]) -> None:
-        """Decide a pending conflict as a person: the name of a participant, or a decision of one's own.
-
-        InvalidValue if nobody is asked about that conflict, or any more, or the participant is not in it.
-        """
-        case = self._case(conflict)
-        require.one_of("a pending conflict", conflict, [each.id for each in self.pending])
-        if isinstance(choice, str):
-            case.conflict.party(choice)
-        if case.answer is not None:
-            case.answer.set_result(choice)
-
     @capability(cost=0.0)
     async def status(self, conflict: str | None = None) -> dict[str, Any]:
-        """Return how a conflict stands, or the resolver: its state, load, and the ids that are open and pending."""
-        pending = [each.id for each in self.pending]
+        """Return how a conflict stands, or the resolver: its state, load, and the ids of conflicts that are open."""
         if conflict is None:
             waiting = [name for name, case in self._cases.items() if not case.done.done()]
-            return {**await super().status(), "open": waiting, "pending": pending}
+            return {**await super().status(), "open": waiting}
         case = self._case(conflict)
         resolution = case.done.result() if case.done.done() else None
-        state = "pending" if conflict in pending else "open" if resolution is None else "resolved"
+        state = "open" if resolution is None else "resolved"
         return {"conflict": conflict, "status": state, "attempts": case.attempts, "resolution": resolution}
 
     @capability(cost=0.0)
@@ -149,11 +133,6 @@ class ConflictResolver(Agent):
         by = {"by_kind": "type", "by_strategy": "strategy", "by_outcome": "outcome"}
         counts = {name: Counter(sorted(row[field] for row in rows)) for name, field in by.items()}
         return {"conflicts": conflicts, "resolved": resolved, "open": conflicts - len(rows), **counts}
-
-    @property
-    def pending(self) -> list[Conflict]:
-        """The conflicts that wait for a person; each was published on `conflict.pending`."""
-        return [case.conflict for case in self._cases.values() if case.answer is not None and not case.answer.done()]
 
     def _case(self, name: str) -> Case:
         if name not in self._cases:
@@ -171,20 +150,21 @@ class ConflictResolver(Agent):
             return self._case(given)
         if not isinstance(given, Conflict):
             raise InvalidValue(f"{given!r} is no conflict: give Conflict(kind, description, participants)")
-        _, case = self._given.get(id(given), (given, self._cases.get(given.id)))
-        if case is not None and case.conflict.description == given.description:
-            return case
+        return self._given.get(id(given)) or self._cases.get(given.id) or self._take_up(given, strategy, deadline)
+
+    def _take_up(self, given: Conflict, strategy: str | list[str] | None, deadline: float) -> Case:
+        """Begin to settle a conflict."""
         if not self.online:
             raise AgentOffline(f"{self.name} settles nothing: {self.why_offline()}")
         conflict = replace(given, id=self.world.new_id("conflict"))
-        case = Case(self, conflict, deadline, self.now, self.world.loop.create_future())
-        self._given[id(given)], self._cases[conflict.id] = (given, case), case
+        case = Case(self, conflict, given, deadline, self.now, self.world.loop.create_future())
+        self._given[id(given)] = self._cases[conflict.id] = case
         names = [party.name for party in conflict.participants]
         facts = {"type": conflict.kind, "participants": names, "description": conflict.description}
         self.world.trace.record("conflict", self.name, conflict=conflict.id, **facts)
         for party in conflict.participants:
             case.record(party.name, {"claim": party.claim}, round=0)
-        self.background(self._settle(given, case, self._chain(conflict.kind, strategy)))
+        self.background(self._settle(case, self._chain(conflict.kind, strategy)))
         return case
 
     def _asker(self) -> tuple[str, bool]:
@@ -192,8 +172,9 @@ class ConflictResolver(Agent):
         worker = current_worker.get()
         if worker is None or worker.message is None:
             return self.name, False
-        by_call = worker.agent is not self
-        return (worker.agent.name, True) if by_call else (worker.message.sender, worker.message.cause is not None)
+        if worker.agent is not self:
+            return worker.agent.name, True
+        return worker.message.sender, worker.message.cause is not None
 
     def _chain(self, kind: str, strategy: str | list[str] | None) -> list[tuple[str, Outcome]]:
         """Return the strategies to try, each with the outcome if it succeeds."""
@@ -206,17 +187,17 @@ class ConflictResolver(Agent):
             strategy = list(dict.fromkeys([first, *order[start:], *order[:start]]))[:3]
         return [(strategy[0], "resolved"), *[(name, "escalated") for name in strategy[1:]], *last]
 
-    async def _settle(self, given: Conflict, case: Case, chain: list[tuple[str, Outcome]]) -> None:
+    async def _settle(self, case: Case, chain: list[tuple[str, Outcome]]) -> None:
         """Try one strategy after the other until one succeeds."""
         try:
             for name, outcome in chain:
                 if proposal := await self._attempt(case, name, final=outcome == "default"):
                     return self._conclude(case, outcome, proposal)
-            self._given.pop(id(given))  # to give it again is to try again
+            self._given.pop(id(case.given))  # to give it again is to try again
             return self._conclude(case, "unresolved", case.undecided("no strategy decided it"))
         finally:
             if not case.done.done():
-                self._given.pop(id(given), None)
+                self._given.pop(id(case.given), None)
                 del self._cases[case.conflict.id]
                 case.done.set_exception(AgentOffline(f"{self.name} stopped before {case.conflict.id} was resolved"))
                 case.done.exception()  # perhaps nobody waits for it

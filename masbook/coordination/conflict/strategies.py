@@ -4,7 +4,8 @@ A `ConflictResolver` calls them. One of your own awaits `case.ask(...)` where it
 returns `case.award(name)`, `case.agree(position)` or `case.undecided(reason)`:
 
     async def lottery(case):
-        return case.award(case.random.choice([party.name for party in case.conflict.participants]), "drawn by lot")
+        names = [party.name for party in case.conflict.participants]
+        return case.award(case.resolver.random.choice(names), "drawn by lot")
 
 Ties are broken by rank: the higher priority, then the greater weight, then the order in the conflict.
 """
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...errors import InvalidValue, describe
+from ...errors import InvalidValue
 from ...runtime import require
 from .case import Case, Proposal, Strategy
 from .claims import EXCLUSIVE, ROUNDS, Conflict, Participant
@@ -30,18 +31,18 @@ async def voting(case: Case) -> Proposal:
     An agent is asked for `vote(conflict, options)`: one option or several, best first. Anybody else votes for what is
     worth most by its own claim. Who does not answer abstains; those who vote must have half of all weight at least.
     """
-    conflict, options = case.conflict, case.conflict.options()
+    conflict, options = case.conflict, {party.name: party.claim for party in case.conflict.by_rank()}
 
     def read(party: Participant, answer: Any) -> list[str]:
         names = [answer] if isinstance(answer, str) else require.names("a vote", answer)
-        return list(dict.fromkeys(conflict.option(name) for name in names))
+        return [require.one_of("a vote", name, options) for name in dict.fromkeys(names)]
 
     votes = await case.ask("vote", stated=lambda party: conflict.ballot(party.name), read=read, options=options)
     papers = [Ballot(ranking, conflict.party(name).weight) for name, ranking in votes.items()]
     cast = math.fsum(paper.weight for paper in papers if paper.ranking)
     if not cast or 2 * cast < conflict.weight:
         return case.undecided(f"votes with a weight of {cast:g} out of {conflict.weight:g}: fewer than half")
-    tally = RULES[case.resolver.rule](papers, list(options), lambda tied: tied[0])
+    tally = RULES[case.resolver.rule](papers, list(options))
     return case.award(tally.winner, f"{tally.rule}, {tally.share:.0%} of the weight")
 
 
@@ -73,8 +74,8 @@ async def consensus(case: Case) -> Proposal:
     """Look for a position that everybody can accept, in rounds of concessions.
 
     The monotonic concession protocol (Rosenschein and Zlotkin, Rules of Encounter, 1994) for any number of parties and
-    keys. A party accepts what it has offered so far: all numbers from its claim to its last offer, or the values it has
-    named. In each round all move at once, on the keys that are still open: an agent as it answers
+    keys. A party accepts what it has offered so far: all numbers between its offers, or the values it has named. In
+    each round all move at once, on the keys that are still open: an agent as it answers
     `concede(conflict, offers, round)`, anybody else by a tenth of the way to its limit, or to the next alternative. A
     key is settled where all accept: in the middle of the numbers, at the alternative best for all, or, if the context
     states a `capacity` for it, once the sum fits. It fails when nobody moves, or somebody is silent.
@@ -129,12 +130,9 @@ class Talks:
 
 
 def _concede(former: list[Any], value: Any) -> bool:
-    """Add an offer to those before it, if it goes further in their direction; return whether it does."""
-    first, last = former[0], former[-1]
-    if not require.is_number(first):
-        further = value not in former
-    else:
-        further = value != first if last == first else (value - last) * (last - first) > 0
+    """Add an offer to those before it, if it goes further than they do; return whether it does."""
+    numbers = require.is_number(former[0])
+    further = not (min(former) <= value <= max(former) if numbers else value in former)
     former += [value] * further
     return further
 
@@ -152,46 +150,31 @@ def _common_ground(offers: Mapping[str, list[Any]], room: float | None) -> list[
 
 
 async def arbitration(case: Case) -> Proposal:
-    """Let the arbiter decide, or the match of capabilities, or the lot; nobody is asked to accept.
+    """Award it to the best match of capabilities, or by lot; nobody is asked to accept.
 
-    The resolver's `arbiter`, if it has one, answers `arbitrate(conflict)` with a name. Without its answer, whoever has
-    most of the `required_capabilities` in the context wins; among several, one is drawn from the resolver's stream.
+    The match is the number of the `required_capabilities` in the context that an agent offers, or anybody else states;
+    among several with the most, one is drawn from the resolver's stream.
     """
-    conflict, resolver, arbiter = case.conflict, case.resolver, case.resolver.arbiter
-    if arbiter is not None:
-        try:
-            content = {"conflict": conflict}
-            winner = await resolver.request(arbiter, "arbitrate", content, timeout=case.deadline)
-            proposal = case.award(winner, f"decided by {arbiter}", veto=1.0)
-        except Exception as error:  # the arbiter's own error too: the rule decides
-            case.record(arbiter, {"silent": "arbitrate", "reason": f"{type(error).__name__}: {describe(error)}"})
-        else:
-            case.record(arbiter, {"arbitrate": winner})
-            return proposal
-    needed, agents = conflict.context.get("required_capabilities", ()), resolver.world.agents
+    conflict, agents = case.conflict, case.resolver.world.agents
+    needed = conflict.context.get("required_capabilities", ())
     skills = {p.name: agents[p.name].offers if p.name in agents else p.capabilities for p in conflict.participants}
     match = {name: sum(need in own for need in needed) for name, own in skills.items()}
     best = [name for name in match if match[name] == max(match.values())]
     if len(best) == 1:
         return case.award(best[0], f"{match[best[0]]} of {len(needed)} required capabilities", veto=1.0)
-    return case.award(case.random.choice(best), f"drawn by lot among {len(best)}", veto=1.0)
+    return case.award(case.resolver.random.choice(best), f"drawn by lot among {len(best)}", veto=1.0)
 
 
 async def person(case: Case) -> Proposal:
-    """Ask a person for a choice, and wait `patience` virtual seconds; nobody is asked to accept it."""
-    resolver, conflict, loop = case.resolver, case.conflict, case.resolver.world.loop
-    case.answer = loop.create_future()
-    answers: list[asyncio.Future[Any]] = [case.answer]
-    if resolver.ask_person is not None:
-        answers.append(asyncio.ensure_future(resolver.ask_person(conflict)))
-    await resolver.publish("conflict.pending", conflict=conflict, until=resolver.now + resolver.patience)
+    """Let a person choose, by the resolver's `ask_person`, within `patience` virtual seconds; nobody has to accept."""
+    resolver, conflict = case.resolver, case.conflict
+    if resolver.ask_person is None:
+        return case.undecided("there is nobody to ask")
+    asked = asyncio.wait_for(resolver.ask_person(conflict), resolver.patience)
     try:
-        first = asyncio.wait(answers, timeout=resolver.patience, return_when=asyncio.FIRST_COMPLETED)
-        await resolver.world.wait(first, who=resolver.name, what=f"a person to decide {conflict.id}")
-        choice = next((answer.result() for answer in answers if answer.done()), None)
-    finally:
-        for answer in answers:
-            answer.cancel()
+        choice = await resolver.world.wait(asked, who=resolver.name, what=f"a person to decide {conflict.id}")
+    except TimeoutError:
+        choice = None
     if choice is None:
         return case.undecided(f"no answer in {resolver.patience:g} s")
     decide = case.award if isinstance(choice, str) else case.agree

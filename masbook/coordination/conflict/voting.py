@@ -44,36 +44,30 @@ class Tally:
 
 
 Ballots = Iterable[Ballot | Sequence[str]]  # a plain list is a ranking of weight 1
-TieBreak = Callable[[Sequence[str]], str]
-Rule = Callable[[Ballots, Sequence[str] | None, TieBreak], Tally]
+Rule = Callable[[Ballots, Sequence[str] | None], Tally]
 Cast = list[tuple[Sequence[str], Fraction]]
 Count = dict[str, Fraction]
 
 
-def earliest(tied: Sequence[str]) -> str:
-    """Break a tie in favour of what was given first; for a draw by lot pass `world.random("lots").choice` instead."""
-    return tied[0]
-
-
-def plurality(ballots: Ballots, options: Sequence[str] | None = None, break_tie: TieBreak = earliest) -> Tally:
+def plurality(ballots: Ballots, options: Sequence[str] | None = None) -> Tally:
     """Elect the option that most weight ranks first; scores: that weight.
 
-    For every rule, `options` are all there are, by default those on the ballots as they come; `break_tie` takes the
-    tied ones, in that order, and returns the favoured one. InvalidValue where no weight votes, or for other options.
+    For every rule, `options` are all there are, by default those on the ballots as they come, and a tie goes to the one
+    that comes first: shuffle them for a draw by lot. InvalidValue where no weight votes, or for other options.
     """
     cast, names = _valid(ballots, options)
     scores = _first_choices(cast, names)
-    return _elect("plurality", cast, scores, scores, break_tie)
+    return _elect("plurality", cast, scores, scores)
 
 
-def approval(ballots: Ballots, options: Sequence[str] | None = None, break_tie: TieBreak = earliest) -> Tally:
+def approval(ballots: Ballots, options: Sequence[str] | None = None) -> Tally:
     """Elect the option that most weight approves of; scores: that weight. What is left out is not approved of."""
     cast, names = _valid(ballots, options)
     scores = {name: sum((weight for ranking, weight in cast if name in ranking), Fraction()) for name in names}
-    return _elect("approval", cast, scores, scores, break_tie)
+    return _elect("approval", cast, scores, scores)
 
 
-def borda(ballots: Ballots, options: Sequence[str] | None = None, break_tie: TieBreak = earliest) -> Tally:
+def borda(ballots: Ballots, options: Sequence[str] | None = None) -> Tally:
     """Elect by points: of n options the first gets n - 1, the last 0; those left out share the rest. Scores: points."""
     cast, names = _valid(ballots, options)
     scores, last = dict.fromkeys(names, Fraction()), len(names) - 1
@@ -81,10 +75,10 @@ def borda(ballots: Ballots, options: Sequence[str] | None = None, break_tie: Tie
         for name in names:
             points = last - ranking.index(name) if name in ranking else Fraction(last - len(ranking), 2)
             scores[name] += weight * points
-    return _elect("borda", cast, scores, _first_choices(cast, names), break_tie)
+    return _elect("borda", cast, scores, _first_choices(cast, names))
 
 
-def copeland(ballots: Ballots, options: Sequence[str] | None = None, break_tie: TieBreak = earliest) -> Tally:
+def copeland(ballots: Ballots, options: Sequence[str] | None = None) -> Tally:
     """Elect by duels (Copeland 1951); scores: duels won, and half of those that are even.
 
     A ballot prefers what it names to what it leaves out, and has no preference among the latter. An option with a
@@ -95,33 +89,25 @@ def copeland(ballots: Ballots, options: Sequence[str] | None = None, break_tie: 
     for one, other in permutations(names, 2):
         duel = _first_choices(cast, (one, other))
         scores[one] += Fraction(1 + (duel[one] > duel[other]) - (duel[one] < duel[other]), 2)
-    return _elect("copeland", cast, scores, _first_choices(cast, names), break_tie)
+    return _elect("copeland", cast, scores, _first_choices(cast, names))
 
 
-def instant_runoff(ballots: Ballots, options: Sequence[str] | None = None, break_tie: TieBreak = earliest) -> Tally:
+def instant_runoff(ballots: Ballots, options: Sequence[str] | None = None) -> Tally:
     """Drop the option that least weight ranks first, until one has more than half of what is left, or two are left.
 
-    Of several that are last, that one drops which `break_tie`, asked again and again for the favourite, leaves over. A
-    ballot counts until all its options have dropped. Scores: the weight of each option in its last round.
+    Of several with the least, the one that comes last drops. A ballot counts until all its options have dropped.
+    Scores: the weight of each option in its last round.
     """
     cast, names = _valid(ballots, options)
     rounds = [_first_choices(cast, names)]
     while len(count := rounds[-1]) > 2 and 2 * max(count.values()) <= sum(count.values()):
-        last = [name for name in count if count[name] == min(count.values())]
-        while len(last) > 1:
-            last.remove(favoured(last, break_tie))
-        rounds.append(_first_choices(cast, [name for name in count if name != last[0]]))
+        *_, last = (name for name in count if count[name] == min(count.values()))
+        rounds.append(_first_choices(cast, [name for name in count if name != last]))
     scores = {name: next(count[name] for count in reversed(rounds) if name in count) for name in names}
-    return _elect("instant_runoff", cast, scores, rounds[-1], break_tie, *rounds)
+    return _elect("instant_runoff", cast, scores, rounds[-1], *rounds)
 
 
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in (plurality, approval, borda, copeland, instant_runoff)}
-
-
-def favoured(tied: Sequence[str], break_tie: TieBreak) -> str:
-    """Return whom the tie-break favours; InvalidValue if that is none of the tied."""
-    choice: str = require.one_of("the choice of break_tie", break_tie(tied) if len(tied) > 1 else tied[0], tied)
-    return choice
 
 
 def _valid(ballots: Ballots, options: Sequence[str] | None) -> tuple[Cast, tuple[str, ...]]:
@@ -141,11 +127,10 @@ def _first_choices(cast: Cast, names: Sequence[str]) -> Count:
     return {name: sum((weight for first, weight in firsts if first == name), Fraction()) for name in names}
 
 
-def _elect(rule: str, cast: Cast, scores: Count, support: Count, break_tie: TieBreak, *rounds: Count) -> Tally:
+def _elect(rule: str, cast: Cast, scores: Count, support: Count, *rounds: Count) -> Tally:
     """Return the tally: the best of the scores wins, or of the last round where there are rounds."""
     contest = rounds[-1] if rounds else scores
     tied = tuple(name for name in contest if contest[name] == max(contest.values()))
-    winner = favoured(tied, break_tie)
-    share = support[winner] / sum(weight for _, weight in cast)
+    share = support[tied[0]] / sum(weight for _, weight in cast)
     plain = [{name: float(value) for name, value in count.items()} for count in (scores, *rounds)]
-    return Tally(rule, winner, plain[0], tied, float(share), 2 * share > 1, tuple(plain[1:]))
+    return Tally(rule, tied[0], plain[0], tied, float(share), 2 * share > 1, tuple(plain[1:]))
