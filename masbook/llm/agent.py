@@ -11,7 +11,9 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from pydantic_ai import Agent as Thinker
 from pydantic_ai.exceptions import UsageLimitExceeded
@@ -23,7 +25,7 @@ from pydantic_ai.usage import UsageLimits
 
 from ..errors import InvalidValue, LimitReached, MasbookError
 from ..runtime import require
-from ..runtime.capability import capability
+from ..runtime.capability import Capability, capability
 from ..runtime.message import Message, MessageType
 from ..runtime.supervision import Supervision
 from ..runtime.worker import current_worker
@@ -91,6 +93,7 @@ class LLMAgent(Talker):
         self.hops = require.whole("hops", hops)
         self.model = ObservedModel(find_model(model), self, timeout=timeout, attempts=attempts)
         self.output_type, self.settings = output_type, settings
+        vars(self)["offers"] = {**type(self).offers, "ask": _promising(type(self).offers["ask"], output_type)}
         self.conversations: dict[str, list[ModelMessage]] = {}
         self.messages: list[ModelMessage] = []  # of the latest conversation
         try:
@@ -228,6 +231,19 @@ class LLMAgent(Talker):
         facts = {"conversation": conversation, "reason": reason, "limit": limit}
         self.world.trace.record("conversation_stopped", self.name, **facts)
         return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
+
+
+def _promising(ask: Capability, output_type: Any) -> Capability:
+    """Return `ask` with the output type as its result: who asks by message gets that, not plain data."""
+    if ask.function is not LLMAgent.ask or not (isinstance(output_type, type) or get_origin(output_type)):
+        return ask
+
+    @wraps(ask.function)
+    async def promising(self: LLMAgent, prompt: str, conversation: str | None = None) -> Any:
+        return await ask.function(self, prompt, conversation)
+
+    promising.__annotations__ = {**ask.function.__annotations__, "return": output_type}
+    return replace(ask, function=promising)
 
 
 def _text(message: Message) -> str:

@@ -65,9 +65,8 @@ def find_model(name: str | Model | None = None, *, base_url: str | None = None, 
         from .recording import replay
 
         return replay(rest)
-    _, at, address = rest.partition("@http")
-    if base_url is None and at:
-        name, base_url = name.removesuffix(at + address), f"http{address}"
+    if kind == "openai" and base_url is None and "@" in rest:
+        name, _, base_url = name.partition("@")
     return _named(name) if base_url is None else _at(name, base_url, api_key)
 
 
@@ -180,7 +179,8 @@ class ObservedModel(WrapperModel):
         try:
             yield
         except asyncio.CancelledError:
-            record("cancelled" if self.agent.now < deadline else "timed_out")
+            late = self.agent.now >= deadline - 0.01 * self.timeout  # a stream's own deadline began a moment before
+            record("timed_out" if late else "cancelled")
             raise
         except Exception as error:
             problem = translated(error, self.wrapped, self.timeout)

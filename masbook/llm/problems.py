@@ -80,7 +80,7 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
     if isinstance(error, TimeoutError):
         return ModelTimeout(f"{model.model_name} gave no answer within {timeout:g} s")
     each = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
-    text = _brief(f"{model.model_name}: {'; '.join(map(describe, each))}")
+    text = _brief(f"{model.model_name}: {'; '.join(map(describe, each))}", model)
     for kind, problem in _KINDS:
         if isinstance(error, kind):
             return (
@@ -90,11 +90,14 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
             )
     if model.provider is None or type(error) is RuntimeError:
         return error
-    return ModelMisbehaved(_brief(f"{model.model_name} sent what cannot be read: {type(error).__name__}: {error}"))
+    text = f"{model.model_name} sent what cannot be read: {type(error).__name__}: {error}"
+    return ModelMisbehaved(_brief(text, model))
 
 
-def _brief(text: str) -> str:
-    """Return a text in one line, without keys."""
+def _brief(text: str, model: Model) -> str:
+    """Return a text in one line, without keys; that of the model's own client too."""
+    key = getattr(getattr(model, "client", None), "api_key", None)
+    text = text.replace(key, "[key]") if isinstance(key, str) and len(key) >= 8 else text
     return redact(" ".join(_VISIT.sub("", text).split()))[:600]
 
 

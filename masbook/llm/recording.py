@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
@@ -25,6 +25,9 @@ from .local import LocalModel, Thought
 from .model import cost, find_model
 from .problems import redact, translated
 from .seal import caller
+
+if TYPE_CHECKING:
+    from ..runtime.world import World
 
 FORMAT = 1
 PROJECT = Path(__file__).parents[2]
@@ -139,12 +142,19 @@ class Replay(LocalModel):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self._model_name, self._left = _load(path)
+        self._model_name, self._calls = _load(path)
+        self._left = list(self._calls)
+        self._world: World | None = None
 
     @property
     def model_name(self) -> str:
         """What it is, and of what it is a recording."""
         return self._model_name
+
+    def join(self, world: World) -> None:
+        """Begin afresh in a world; whoever spawns an agent with this model calls it."""
+        if self._world is not world:
+            self._world, self._left = world, list(self._calls)
 
     async def think(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters

@@ -55,17 +55,24 @@ class Script(LocalModel):
 
     model_name = "scripted (answers given beforehand)"
 
+    _joined: World | None = None
+
     def __init__(self, answers: Mapping[str, Any], latency: float = 0.0) -> None:
         super().__init__()
         self.latency = require.not_negative("latency", latency)
-        self._answers = {key: list(found) if isinstance(found, list) else found for key, found in answers.items()}
-        self._given: dict[str, int] = dict.fromkeys(answers, 0)
-        self._joined: World | None = None
+        self._script = dict(answers)
+        self._begin()
+
+    def _begin(self) -> None:
+        script = self._script.items()
+        self._answers = {key: list(found) if isinstance(found, list) else found for key, found in script}
+        self._given = dict.fromkeys(self._script, 0)
 
     def join(self, world: World) -> None:
-        """Look back when the world is closed; whoever spawns an agent with this model calls it."""
+        """Begin afresh in a world, and look back when it is closed; spawning an agent with this model calls it."""
         if self._joined is not world:
             self._joined = world
+            self._begin()
             world.when_closed(self._look_back)
 
     def unused(self) -> list[str]:

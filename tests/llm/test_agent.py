@@ -61,7 +61,8 @@ class TestAsking:
         called = world.run(analyst.ask("The risk is high."))
         requested = world.run(client.request("analyst", "ask", prompt="The risk is high."))
         assert isinstance(called, Risk) and called.level == "high"
-        assert Risk.model_validate(requested) == called
+        assert requested == called
+        assert analyst.offers["ask"].output_schema["title"] == "Risk"
         assert {call["model"] for call in calls(world)} == {"offline:instant (rule-based expert, no language model)"}
 
     def test_the_latency_is_virtual_and_an_answer_has_a_price(self, world):
@@ -76,6 +77,14 @@ class TestAsking:
         model = scripted(lambda asked: seen.append((asked.instructions, asked.prompt)) or "ok")
         world.run(world.spawn(LLMAgent("a", "Be brief.", model=model)).ask("What?"))
         assert seen == [("Be brief.", "What?")]
+
+    @pytest.mark.parametrize(
+        ("output_type", "output"), [(list[int], [1]), (Point, Point(2)), (int, 3), ([int, str], 4)]
+    )
+    def test_an_answer_by_message_is_of_the_output_type(self, world, output_type, output):
+        world.spawn(LLMAgent("agent", output_type=output_type, model=scripted(output)))
+        client = world.spawn(Agent("client"))
+        assert world.run(client.request("agent", "ask", prompt="?")) == output
 
     def test_several_at_once_with_concurrency(self, world):
         model = scripted(matching={"": "ok"}, latency=1.0)

@@ -85,6 +85,8 @@ class TestNames:
     def test_an_address_must_be_one(self):
         with pytest.raises(InvalidValue, match="http://127"):
             find_model("openai:tiny", base_url="localhost")
+        with pytest.raises(InvalidValue, match="http://127"):
+            find_model("openai:tiny@localhost:8000")
 
     def test_bad_options_are_refused_at_once(self):
         for options in ({"timeout": 0}, {"timeout": float("nan")}, {"attempts": 0}, {"limits": 0}, {"hops": 0}):
@@ -234,6 +236,13 @@ class TestFaultsOverHttp:
         with Server(status(429, retry_after="60")) as server, pytest.raises(ModelRateLimited) as caught:
             real.run(thinker(real, server).ask("Hi!"))
         assert caught.value.retry_after == 60 and real.now < 5
+
+    def test_a_key_given_by_hand_is_not_shown_either(self, real):
+        with Server(status(400, "not with correct-horse-battery")) as server:
+            model = find_model("openai:tiny", base_url=server.address, api_key="correct-horse-battery")
+            with pytest.raises(ModelRefused) as caught:
+                real.run(real.spawn(LLMAgent("agent", model=model)).ask("Hi!"))
+        assert "horse" not in f"{caught.value}{list(real.trace)}"
 
     def test_an_error_shows_neither_key_nor_the_way_it_took(self, real):
         with Server(status(401, f"Incorrect API key provided: {KEY}")) as server:

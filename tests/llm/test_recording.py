@@ -74,6 +74,11 @@ def test_parallel_calls_are_replayed_in_whatever_order_they_come(recorded, path)
     assert sorted(map(str, backwards.result)) == sorted(map(str, recorded.result))
 
 
+def test_a_replay_begins_afresh_in_every_world(recorded, path):
+    model = replay(path)
+    assert [simulate(session, seed=seed, model=model).result for seed in range(2)] == [recorded.result] * 2
+
+
 def test_the_file_is_readable_and_has_no_ids_or_times_of_day(recorded, path):
     whole = json.loads(path.read_text())
     assert (whole["masbook recording"], whole["model"]) == (

@@ -149,6 +149,15 @@ def test_a_script_can_be_checked_before_the_end(world):
     model.check()
 
 
+def test_a_script_begins_afresh_in_every_world():
+    async def scenario(world, model):
+        return await world.spawn(LLMAgent("agent", model=model)).ask("?")
+
+    model = scripted("one")
+    runs = [simulate(scenario, seed=seed, model=model) for seed in range(3)]
+    assert [run.result for run in runs] == ["one"] * 3 and not any(run.error for run in runs)
+
+
 def test_in_order_or_by_matching():
     with pytest.raises(InvalidValue, match="not both"):
         scripted("one", matching={"a": "b"})
