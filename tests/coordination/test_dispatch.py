@@ -196,6 +196,15 @@ class TestWaiting:
         assert outcome.attempts == 0 and complaints(world.trace) == []
         assert "nobody waits for anything" in world.explain()
 
+    def test_a_part_that_nobody_else_can_do_does_not_block_those_behind(self):
+        async def scenario(world):
+            coordinator = staffed(world, 2)
+            await coordinator.submit("measure", [{"seconds": 1.0}, {"seconds": 5.0}])
+            await coordinator.sleep(3.0)  # gauge_1 has done its part, and gauge_2 is gone
+            return await coordinator.execute("measure")
+
+        assert simulate(scenario, faults=FaultPlan(appointments=[Crash("gauge_2", 2.0)])).result.duration == 1.0
+
     def test_it_does_not_block_those_behind(self, world):
         coordinator = staffed(world, 2)
         world.run(coordinator.submit("measure", workers=3))
@@ -334,6 +343,7 @@ class TestBusyWorkers:
             return await coordinator.execute("measure")
 
         assert world.run(scenario()).results == {"gauge_2": 2.0} and world.now == 5.0
+        assert world.run(coordinator.status())["busy"] == {"gauge_1": "the work of others"}
         world.run(until=20.0)
         assert world.run(coordinator.status())["busy"] == {} and complaints(world.trace) == []
 
@@ -431,6 +441,13 @@ class TestFailures:
 
         run = simulate(scenario, faults=FaultPlan(appointments=[Pause("gauge_1", 0.5, 1000.0)]))
         assert run.result == [11.0, 1.0, 1.0]  # asked after 5 s, given up after 5 more
+
+    def test_who_has_done_a_part_again_is_not_asked_last_any_more(self, world):
+        coordinator = staffed(world, 2)
+        assert world.run(coordinator.execute("measure", {"fail": "gauge_1"})).status == "failed"
+        assert world.run(coordinator.execute("measure")).results == {"gauge_2": 2.0}
+        assert world.run(coordinator.execute("measure", workers=2)).status == "completed"
+        assert world.run(coordinator.execute("measure")).results == {"gauge_1": 1.0}
 
     def test_nor_is_a_crashed_one_first_whose_heartbeats_are_not_missed_yet(self):
         async def scenario(world):
@@ -627,8 +644,9 @@ class TestStatus:
         world.run(until=2.0)
         status = world.run(coordinator.status(task))
         assert (status["status"], status["results"], status["attempts"]) == ("running", {"gauge_1": 1.0}, 2)
-        world.run(coordinator.result(task))
-        assert world.run(coordinator.status(task))["status"] == "completed"
+        outcome = world.run(coordinator.result(task))
+        world.run(until=9.0)
+        assert world.run(coordinator.status(task)) == dataclasses.asdict(outcome) and outcome.value == [1.0, 2.0]
 
     def test_of_everything(self, world):
         coordinator = staffed(world, 2)
@@ -650,6 +668,9 @@ class TestShutdown:
         assert all(world.run(coordinator.result(task)).status == "completed" for task in tasks)
         with pytest.raises(AgentOffline, match="takes no more tasks"):
             world.run(coordinator.submit("measure"))
+        coordinator.stop()
+        coordinator.restart()
+        assert world.run(coordinator.execute("measure")).status == "completed"
 
     def test_without_draining_what_has_not_started_is_returned(self, world):
         coordinator = staffed(world, 2)

@@ -53,7 +53,7 @@ class Round:
     async def choose(self, job: Job, parts: Sequence[Part], tags: tuple[str, ...]) -> list[str] | str:
         """Return a worker for each part, all different; or what is lacking, "" if there are enough, but not free."""
         kind = (tags, *(part.capability for part in parts))
-        if job.stage == "waiting" and kind in self._settled:
+        if kind in self._settled:
             return self._settled[kind]
         needed = Counter(part.capability for part in parts)
         able = {name: await self._able(name, tags, job) for name in needed}
@@ -67,7 +67,7 @@ class Round:
         else:
             counts = [f"{needed[name]} that can {name!r}, there are {len(able[name])}" for name in needed]
             lack = f"needs {'; '.join(counts)}" + (f" in the pool {tags[0]!r}" if tags else "")
-        if job.stage == "waiting":
+        if job.stage == "waiting":  # one that runs has workers whom others may have
             self._settled[kind] = lack
         return lack
 
