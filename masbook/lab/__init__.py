@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from .dashboard import Dashboard
     from .data import DataProcessor, data_path, load, records
     from .desk import Desk
+    from .dialogue import Transcript
     from .experiment import compare, sweep
 
 __all__ = [
     "Dashboard",
     "DataProcessor",
     "Desk",
+    "Transcript",
     "charts",
     "compare",
     "data_path",
@@ -33,6 +35,7 @@ _HOMES = {
     "Dashboard": "dashboard",
     "DataProcessor": "data",
     "Desk": "desk",
+    "Transcript": "dialogue",
     "compare": "experiment",
     "data_path": "data",
     "load": "data",

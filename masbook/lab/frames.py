@@ -25,6 +25,7 @@ from .cooperation import conflicts as conflicts
 from .cooperation import holds as holds
 from .cooperation import tasks as tasks
 from .cooperation import team as team
+from .dialogue import transcript as transcript
 from .story import SENT, Interval, Source
 from .tables import DTYPES as DTYPES
 from .tables import IDS, columns_of, table

@@ -147,6 +147,7 @@ class Conversation:
         `choose(talk, turn)` says who is next, turns counted from 0. What a participant fails of is its outcome, and the
         others go on; LimitReached is raised. InvalidValue where nobody has said anything yet.
         """
+        self._require_open()
         if not self.transcript:
             raise InvalidValue(f"nothing has been said in {self!r} yet: begin with `say`, or with a prompt to `reply`")
         for turn in range(require.whole("number", number, 0)):
@@ -170,27 +171,29 @@ class Conversation:
         """Send the others what has been said, and wait until they have heard it."""
         self._require_open()
         utterance = Utterance(speaker.now, speaker.name, text)
+        content = {"talk": self.name, "text": text, "number": len(self.transcript)}
         self.transcript.append(utterance)
         others = [one for one in self.participants if one is not speaker]
-        for one, heard in zip(others, await self._deliver(speaker, others, text), strict=True):
-            if heard is not True:
-                why = "the conversation is over" if heard is False else f"{type(heard).__name__}: {describe(heard)}"
-                utterance.missed[one.name] = why
+        errors = await self._deliver(speaker, others, content)
+        found = [(one.name, error) for one, error in zip(others, errors, strict=True) if error is not None]
+        utterance.missed.update({name: f"{type(error).__name__}: {describe(error)}" for name, error in found})
         if len(utterance.missed) == len(others):
             raise AgentOffline(f"nobody has heard {speaker.name} in {self.name}: {utterance.missed}; restart them")
         return utterance
 
-    async def _deliver(self, speaker: Talker, others: list[Talker], text: str) -> list[bool | MasbookError]:
+    async def _deliver(
+        self, speaker: Talker, others: list[Talker], content: dict[str, Any]
+    ) -> list[MasbookError | None]:
         """Send each of the others its copy, all in one instant, so that speakers are heard everywhere in one order.
 
-        Return for each whether it has heard it, or the error that kept it from that.
+        Return for each None once it has heard it, or the error that kept it from that.
         """
-        requests, content = speaker.world.bus.requests, {"talk": self.name, "text": text}
+        requests = speaker.world.bus.requests
         sent: list[Message] = []
-        copies: list[asyncio.Future[bool] | MasbookError] = []
+        copies: list[asyncio.Future[None] | MasbookError] = []
         try:
             for one in others:
-                future: asyncio.Future[bool] = speaker.world.loop.create_future()
+                future: asyncio.Future[None] = speaker.world.loop.create_future()
                 try:
                     sent.append(requests.ask(speaker, one.name, "hear", content, self.timeout, 0, future)[0])
                     copies.append(future)
@@ -213,9 +216,10 @@ class Conversation:
         return self._chair
 
 
-async def _settled(heard: asyncio.Future[bool]) -> bool | MasbookError:
-    """Return the answer, or the error that came in its place."""
+async def _settled(heard: asyncio.Future[None]) -> MasbookError | None:
+    """Wait for the answer; return the error that comes in its place, if one does."""
     try:
-        return await heard
+        await heard
     except MasbookError as error:
         return error
+    return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PydanticUserError, TypeAdapter
 
-from ..errors import AgentOffline, InvalidValue, MasbookError, WorldError
+from ..errors import AgentOffline, InvalidValue, WorldError
 from ..runtime.agent import Agent
 from ..runtime.message import freeze
 from .talker import Talker
@@ -111,9 +111,9 @@ async def outcome_of(agent: Talker, work: Awaitable[Any]) -> Outcome:
     since = agent.now
     try:
         output = await work
-    except MasbookError as error:
-        if isinstance(error, FINAL):
-            raise
+    except FINAL:
+        raise
+    except Exception as error:
         return Outcome(agent.name, "failed", error=error, seconds=agent.now - since)
     return Outcome(agent.name, "completed", output, seconds=agent.now - since)
 

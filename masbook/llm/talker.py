@@ -54,11 +54,10 @@ class Talker(Agent):
         return self._talk().reply_in_parts(self, prompt)
 
     @capability(cost=0.0)
-    async def hear(self, talk: str, text: str) -> bool:
-        """Take in what another one has said in a conversation; False if this agent is not in it any more."""
-        if talk in self.talks:
-            self.remember(text, talk)
-        return talk in self.talks
+    async def hear(self, talk: str, text: str, number: int = 0) -> None:
+        """Take in what another one has said in a conversation; `number` counts what is said there, from 0."""
+        self._require_in(talk)
+        self.remember(text, talk)
 
     @capability
     async def take_turn(self, talk: str, prompt: str | None = None) -> Any:
@@ -80,14 +79,17 @@ class Talker(Agent):
 
     def _turn(self, talk: str, prompt: str | None) -> tuple[str | None, str, Budget]:
         """Return prompt, conversation and budget of a turn: without a prompt it is an answer to what was heard."""
-        if talk not in self.talks:
-            raise InvalidValue(f"{self.name} is not in the conversation {talk!r}; it may be over")
+        self._require_in(talk)
         heard = self.conversations.get(talk, [])
         if prompt is None and not heard:
             raise InvalidValue(f"nothing has been said in {talk} yet: begin with `say`, or give {self.name} a prompt")
         if prompt is None and isinstance(heard[-1], ModelResponse):
             prompt = "Go on."
         return prompt, talk, Ledger.of(self.world).enter(self.handling(), self.talks[talk].spend())
+
+    def _require_in(self, talk: str) -> None:
+        if talk not in self.talks:
+            raise InvalidValue(f"{self.name} is not in the conversation {talk!r}; it may be over")
 
     def _forget_over(self, talk: str) -> None:
         if talk not in self.talks:

@@ -1,0 +1,110 @@
+"""Conversations to look at: who said what, as a table and to be read.
+
+`frames` gives out `transcript`; a notebook shows a `Transcript` with the names in colours.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from . import story, style
+from .story import SENT, Source
+from .tables import table
+
+if TYPE_CHECKING:
+    from ..llm.conversation import Conversation
+
+COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.BLACK)
+_TOPICS = ("hear", "take_turn", "take_turn_in_parts")
+_COLUMNS = {"talk": "str", "number": "Int64", "time": "float64", "speaker": "str", "text": "str"}
+_COLUMNS |= {"heard": "int64", "missed": "str", "error": "str"}
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|~$-])")  # what Markdown takes for more than text
+
+
+def transcript(source: Source | Conversation) -> pd.DataFrame:
+    """Return one row for each thing said in a conversation, and one for each reply that failed, in order.
+
+    `source` may be a Conversation: its rows alone. Columns: talk str; number Int64, counted from 0 in each talk and
+    missing for a reply that failed; time float64; speaker, text str; heard int64, how many of the others heard it;
+    missed str, the names of those who did not; error str, why a reply failed.
+    """
+    talk, source = (None, source) if isinstance(source, Source) else (source.name, source.participants[0].world)
+    said: dict[tuple[str, int], dict[str, Any]] = {}
+    for request in story.requests(story.read(source)[0]):
+        row, content = request.row, request.row[SENT["content"]]
+        topic, name = row[SENT["topic"]], content.get("talk")
+        if topic not in _TOPICS or name is None or talk not in (None, name):
+            continue
+        failed = request.outcome not in ("reply", "pending")
+        if topic != "hear":
+            if failed:
+                said[name, -row[SENT["message"]]] = _line(request, request.error or request.outcome)
+            continue
+        line = said.setdefault((name, content["number"]), _line(request))
+        line["heard"] += request.outcome == "reply"
+        line["missed"] += [row[SENT["to"]]] if failed else []
+    lines = sorted(said.values(), key=lambda line: line["time"])
+    columns = {name: [line[name] for line in lines] for name in _COLUMNS}
+    return table({**columns, "missed": [", ".join(names) or None for names in columns["missed"]]}, _COLUMNS)
+
+
+def _line(request: story.Request, error: str | None = None) -> dict[str, Any]:
+    """Return the row of what was said, or of a reply that failed: its speaker is who was asked for it."""
+    row, content = request.row, request.row[SENT["content"]]
+    speaker, time = row[SENT["sender"]], row[0]
+    if error is not None:
+        speaker, time = row[SENT["to"]], time if math.isnan(request.answered) else request.answered
+    facts = {"talk": content["talk"], "number": content.get("number"), "time": time, "speaker": speaker}
+    return {**facts, "text": content.get("text"), "heard": 0, "missed": [], "error": error}
+
+
+class Transcript:
+    """What was said, to be read: a notebook shows it with the names in colours; whatever was said is escaped."""
+
+    def __init__(self, source: Source | Conversation) -> None:
+        """Take what a Run, a World, a Trace or a Conversation has to tell, as `transcript` does."""
+        self.frame = transcript(source)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{time:.2f} s {name}: {text}{remark}" for time, name, text, remark in self._lines())
+
+    def markdown(self) -> str:
+        """Return it as Markdown, with a paragraph for each thing said."""
+        lines = [(time, *map(_plain, (name, text, remark))) for time, name, text, remark in self._lines()]
+        return "\n\n".join(f"**{name}** ({time:.2f} s): {text}{remark}" for time, name, text, remark in lines)
+
+    def html(self) -> str:
+        """Return it as HTML; each speaker has a colour, in the order in which they first speak."""
+        speakers = list(dict.fromkeys(self.frame["speaker"]))
+        colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(speakers)}
+        rows = [
+            f'<div style="margin:4px 0;padding:2px 8px;border-left:4px solid {colours[name]}">'
+            f'<b style="color:{colours[name]}">{html.escape(name)}</b> '
+            f'<small style="color:{style.GREY}">{time:.2f} s</small>'
+            f"<br>{html.escape(text)}<i>{html.escape(remark)}</i></div>"
+            for time, name, text, remark in self._lines()
+        ]
+        return "".join(rows) or "<i>Nothing was said.</i>"
+
+    _repr_html_ = html
+    _repr_markdown_ = markdown
+
+    def _lines(self) -> Iterator[tuple[float, str, str, str]]:
+        """Yield time, speaker, text, and a remark where not everybody heard it, or where a reply failed."""
+        for line in self.frame.to_dict("records"):
+            missed, error = line["missed"], line["error"]
+            remark = f" (not heard by {missed})" if isinstance(missed, str) else ""
+            failed = isinstance(error, str)
+            text, remark = ("", f"no reply: {error}") if failed else (line["text"], remark)
+            yield line["time"], line["speaker"], text, remark
+
+
+def _plain(text: str) -> str:
+    """Return a text in which Markdown finds nothing to mark up."""
+    return _MARKS.sub(r"\\\1", html.escape(text, quote=False)).replace("\n", "<br>")
