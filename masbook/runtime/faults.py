@@ -49,8 +49,8 @@ class Partition:
     one_way: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.a, str) or isinstance(self.b, str):
-            raise InvalidValue("a partition is between two lists of names, such as Partition(['a'], ['b', 'c'])")
+        for group in (self.a, self.b):
+            require.names("a side of a partition", group)
         require.not_negative("start", self.start)
         require.not_negative("the duration of the partition", self.end - self.start)
 

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, UnknownCapability, describe, explained
+from ..errors import InvalidInput, MasbookError, UnknownCapability, describe, explained
 from .message import Message, MessageType
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class Worker:
                         for handler, wanted in plans.get(message.topic) or agent.handlers(message.topic):
                             if self.live and (wanted is None or wanted.matches(message)):
                                 await handler(message)
-                except asyncio.CancelledError:
+                except asyncio.CancelledError as error:
                     if not self._unwanted or self._task is None:
-                        raise
+                        raise _settled(error, name, message) from error
                     self._task.uncancel()
                     world.trace.record("cancelled", name, message=message.id)
                     self.message, self._unwanted = None, False
@@ -106,8 +106,10 @@ class Worker:
                 result = await method(**arguments)
                 if self.message is not None:
                     bus.requests.answer(agent, message, {"result": result})
-        except Exception as error:
-            error = explained(error)
+        except (Exception, asyncio.CancelledError) as raised:
+            error = explained(_settled(raised, agent.name, message))  # type: ignore[arg-type]
+            if isinstance(error, asyncio.CancelledError):
+                raise
             error.add_note(f"raised by {agent.name} while it answered {message.topic!r}")
             self.fail(error)
             bus.requests.answer_error(agent, message, error)
@@ -167,6 +169,16 @@ class Worker:
             self.agent.world.bus.requests.answer_error(self.agent, message, error)
         if self._task is not None:
             self._task.cancel(why)
+
+
+def _settled(error: BaseException, name: str, message: Message) -> BaseException:
+    """Return the error; where something that the handler awaited was cancelled, and not itself, one that says so."""
+    task = asyncio.current_task()
+    if not isinstance(error, asyncio.CancelledError) or task is None or task.cancelling():
+        return error
+    return MasbookError(
+        f"{name} awaited something that was cancelled, in {message.topic!r}; catch CancelledError there"
+    )
 
 
 def wait_path(agent: Agent, worker: Worker, seen: tuple[str, ...] = ()) -> list[str] | None:

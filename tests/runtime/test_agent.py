@@ -891,3 +891,24 @@ def test_who_waits_for_the_end_of_an_agent_hears_of_it_once(end):
 
         world.run(life())
         assert heard == [2.0]
+
+
+class Careless(Agent):
+    @capability
+    async def wait_for_nothing(self) -> int:
+        job = asyncio.ensure_future(self.sleep(9.0))
+        await self.sleep(0)
+        job.cancel()
+        return await job
+
+
+def test_who_awaits_something_cancelled_fails_like_anybody_else():
+    with World() as world:
+        careless, client = world.spawn(Careless("careless")), world.spawn(Agent("client"))
+        for _ in range(2):  # its worker is still there
+            with pytest.raises(MasbookError, match="careless awaited something that was cancelled"):
+                world.run(client.request("careless", "wait_for_nothing", timeout=None))
+        world.run(client.tell("careless", "wait_for_nothing"))
+        world.run(until=1.0)
+        assert careless.state == "error"
+        assert [event.who for event in world.trace.events("failed")] == ["careless"] * 3

@@ -357,6 +357,8 @@ class TestPlans:
             lambda: OnMessage("delay", seconds=-1.0),
             lambda: Partition(["a"], ["b"], start=2.0, end=1.0),
             lambda: Partition(["a"], ["b"], start=-1.0),
+            lambda: Partition(["a"], 1.0, 20.0),
+            lambda: Partition("a", ["b"]),
             lambda: Partition("ab", "cd"),
             lambda: Crash("a", at=-1.0),
             lambda: Crash("a", at=1.0, restart_after=-1.0),
