@@ -368,8 +368,9 @@ class TestConsensus:
                 await self.sleep(1e9)
 
         parties = [party(name, i, limits={"value": 9 - i}) for i, name in enumerate("ab")]
-        resolution = talks(parties, Wedged("a"), deadline=3.0)
+        resolution, said = resolve(parties, "consensus", Wedged("a"), kind="data_inconsistency", deadline=3.0)
         assert not resolution.resolved and resolution.seconds == 3.0
+        assert [who for who, position in said if "concede" in position] == ["b"]  # nobody concedes to who is not there
 
     @settings(max_examples=150, deadline=None)
     @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=5))
