@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from masbook.lab import data_path
 from masbook.llm import LLMAgent
-from masbook.llm.expert import fill
+from masbook.llm.forms import fill
 from masbook.llm.reading import aspects, facts, read
 
 with data_path("tickets.csv").open(encoding="utf-8", newline="") as file:

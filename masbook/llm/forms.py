@@ -1,0 +1,264 @@
+"""Forms: data that fits any JSON schema, read from a text as far as the text says it.
+
+The offline expert fills outputs and the arguments of tools with it. Words choose among options, numbers go where they
+are in range, names and quotations where they are asked for; what the text does not say becomes the plainest value that
+fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf, nextafter
+from random import Random
+from typing import Any
+
+from .patterns import matching
+from .reading import facts
+
+Schema = Mapping[str, Any]
+DEEPEST = 3  # objects inside each other, where a schema contains itself
+_WORD = re.compile(r"[a-z0-9]+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w-])")
+_QUOTED = re.compile(r"""(?<!\w)(?:"([^"\n]+)"|'([^'\n]+)'(?!\w))""")
+_CODE = re.compile(r"[A-Z]+\d+|\w+[_-]\w+")
+_PROPER = re.compile(r"[A-Z]+\d+|\b[a-z]+_\w+|(?<=[\w,] )[A-Z]\w+(?: [A-Z]\w+)*")  # what is written like a name
+_IDENTIFIER = re.compile(
+    r"(?:\w+_)?(?:to|from|key|name|agent|topic|id|role|skill|recipient|receiver|sender|member|task|city|country|place|"
+    r"person|customer|product|order|ticket|channel|path|file|capability|symbol)"
+)
+_COMMON = re.compile(
+    r"(?:a|an|and|are|as|at|be|by|for|from|has|have|i|in|is|it|me|my|of|on|or|our|please|that|the|their|them|this|to|us|"
+    r"was|we|what|which|who|will|with|you|your)"
+)
+_FORMATS = {
+    "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
+    "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?", "2026-01-01T00:00:00"),
+    "time": (r"\b\d{2}:\d{2}(?::\d{2})?\b", "00:00:00"),
+    "duration": (r"\bP(?=[\dT])[\dDTHMS]+\b", "PT0S"),
+    "uuid": (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
+    "uri": (r"https?://[^\s\"'<>]+[\w/]", "https://unknown.example"),
+    "email": (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "unknown@example.com"),
+    "application/json": (r"\{[^{}]*\}", "null"),
+}
+
+
+def fill(schema: Schema, text: str, *, name: str = "", random: Random | None = None, slips: float = 0.0) -> Any:
+    """Return data that fits the JSON schema; the same text gives the same, but for slips drawn from `random`.
+
+    `slips` is the probability that a choice is one off, or that a sign in the text is overlooked.
+    """
+    return Form(text, schema, random, slips).fill(schema, name)
+
+
+@dataclass
+class Form:
+    """One form being filled: numbers and quotations of the text are each used once."""
+
+    text: str
+    root: Schema
+    random: Random | None = None
+    slips: float = 0.0
+    _used: set[int] = field(default_factory=set)  # where in the text
+
+    def fill(self, schema: Schema, name: str = "", depth: int = 0) -> Any:
+        """Return the value of a field."""
+        schema = self._whole(schema)
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return self._slip(choose(schema["enum"], self.text), schema["enum"])
+        options = schema.get("anyOf") or schema.get("oneOf")
+        if options:
+            return self._member(options, name, depth)
+        if "allOf" in schema:
+            return self.fill({key: value for part in schema["allOf"] for key, value in self._whole(part).items()}, name)
+        kind = schema.get("type", "object" if "properties" in schema else "string")
+        kind = kind if isinstance(kind, str) else next((one for one in kind if one != "null"), "null")
+        if kind == "object":
+            return self._object(schema, depth)
+        if kind == "array":
+            return self._array(schema, name, depth)
+        if kind in ("integer", "number"):
+            return self._number(schema, name, whole=kind == "integer")
+        if kind == "boolean":
+            return bool(words(name) & words(self.text)) and not re.search(rf"(?i)\bnot? {re.escape(name)}", self.text)
+        return None if kind == "null" else self._string(schema, name)
+
+    def _whole(self, schema: Schema) -> Schema:
+        """Return a schema with what it refers to."""
+        while "$ref" in schema:
+            found: Any = self.root
+            for step in schema["$ref"].removeprefix("#/").split("/"):
+                found = found[step]
+            schema = {**found, **{key: schema[key] for key in schema if key != "$ref"}}
+        return schema
+
+    def _slip(self, choice: Any, options: list[Any]) -> Any:
+        """Return the choice, or with the probability `slips` a neighbour of it."""
+        if self.random is None or len(options) < 2 or self.random.random() >= self.slips:
+            return choice
+        at = options.index(choice)
+        return options[at - 1] if at and (at == len(options) - 1 or self.random.random() < 0.5) else options[at + 1]
+
+    def _member(self, options: list[Schema], name: str, depth: int) -> Any:
+        """Return a value of a union: of the member whose words the text says most, the first of equals."""
+        whole = [self._whole(option) for option in options]
+        filled = [option for option in whole if option.get("type") != "null"]
+        if not filled or (depth >= DEEPEST and len(filled) < len(whole)):
+            return None
+        return self.fill(max(filled, key=lambda option: likeness(self.text, _said(option))), name, depth)
+
+    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
+        parts = {key: self._whole(part) for key, part in schema.get("properties", {}).items()}
+        known = facts(parts, self.text, random=self.random, missed=self.slips)
+        found = {key: known[key] if key in known else self.fill(part, key, depth + 1) for key, part in parts.items()}
+        more = schema.get("additionalProperties")
+        for number in range(len(found), schema.get("minProperties", 0)):
+            found[f"item {number + 1}"] = self.fill(more if isinstance(more, Mapping) else {}, "", depth + 1)
+        return found
+
+    def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
+        """Return a list: the options that the text names, or an item for each of its sentences, as far as it may."""
+        if "prefixItems" in schema:
+            return [self.fill(item, name, depth) for item in schema["prefixItems"]]
+        item, least = self._whole(schema.get("items", {})), schema.get("minItems", 0)
+        most = max(least, min(schema.get("maxItems", 3), 5))
+        if depth > DEEPEST and not least:
+            return []
+        kind = item.get("type", "string")
+        if "enum" in item:
+            named = [option for option in item["enum"] if _count(option, self.text)]
+            found = [*named, *(option for option in item["enum"] if option not in named)][: max(least, len(named), 1)]
+        elif kind in ("integer", "number"):
+            found = [self.fill(item, name, depth) for _ in range(max(min(most, len(self._numbers())), 1))]
+        elif kind in ("string", "object"):
+            pieces = sentences(self.text)[:most] or [self.text]
+            found = [Form(piece, self.root, self.random, self.slips).fill(item, "", depth) for piece in pieces]
+        else:
+            found = []
+        while len(found) < least:
+            found.append(self._another(item, found, name, depth))
+        return _distinct(found)[:most] if schema.get("uniqueItems") and not least else found[:most]
+
+    def _another(self, item: Schema, found: list[Any], name: str, depth: int) -> Any:
+        """Return one more item, other than those found."""
+        if item.get("type") == "string" and not item.keys() & {"format", "pattern", "enum"}:
+            return f"{name or 'item'} {len(found) + 1}"
+        value = self.fill(item, name, depth)
+        return value + len(found) if isinstance(value, int | float) and value in found else value
+
+    def _numbers(self) -> list[tuple[int, float]]:
+        """Return the numbers of the text that have not been used, with their places."""
+        found = [(match.start(), float(match[0])) for match in _NUMBER.finditer(self.text)]
+        return [(place, value) for place, value in found if place not in self._used]
+
+    def _number(self, schema: Schema, name: str, whole: bool) -> float:
+        """Return the number of the text that is in range and nearest to the field's name, else the middle."""
+        step = schema.get("multipleOf", 1 if whole else 0)
+        low, high = _range(schema, whole)
+        said = re.search(rf"(?i)\b{re.escape(name.replace('_', ' '))}\b", self.text) if name else None
+        fitting = [
+            (abs(place - said.start()) if said else place, place, value)
+            for place, value in self._numbers()
+            if low <= value <= high and (not step or value % step == 0)
+        ]
+        if fitting:
+            _, place, value = min(fitting)
+            self._used.add(place)
+        else:
+            value = (low + high) / 2 if inf not in (-low, high) else max(low, min(0, high))
+            value = min(-(-value // step) * step, high // step * step) if step else value
+        return int(value) if whole else value
+
+    def _string(self, schema: Schema, name: str) -> str:
+        least, most = schema.get("minLength", 0), schema.get("maxLength")
+        if "pattern" in schema:
+            return matching(schema["pattern"], self.text)
+        form = schema.get("format") or schema.get("contentMediaType")
+        if form in _FORMATS:
+            pattern, plain = _FORMATS[form]
+            said = re.search(pattern, self.text)
+            return said[0] if said else plain
+        text: str = self._named(name) or summary(self.text) or name or "nothing"
+        return text[:most].ljust(least, ".")
+
+    def _named(self, name: str) -> str:
+        """Return what the text gives for a field: `order O00017`, `title: Rain`, `to ada`, a name, a quotation."""
+        spoken = re.escape(name.replace("_", " "))
+        if name:
+            said = re.search(rf"(?i)\b{spoken} ?[:=]? ?(?:\"([^\"\n]+)\"|'([^'\n]+)'(?!\w))", self.text)
+            said = said or re.search(rf"(?i)\b{spoken} ?[:=] ?([^\n,;'\"]+)", self.text)
+            if said is not None:
+                self._used.add(said.start(said.lastindex or 0) - 1)
+                return str(said[said.lastindex or 0]).strip()
+        if _IDENTIFIER.fullmatch(name):
+            called: list[str] = re.findall(rf"(?i)\b{spoken.split()[0]} ([\w-]+)", self.text)
+            called = [word for word in called if not _COMMON.fullmatch(word.lower())]
+            found = called or [word for word in _PROPER.findall(self.text) if not _COMMON.fullmatch(word.lower())]
+            if found:
+                return next((word for word in found if _CODE.fullmatch(word)), found[0])
+        quoted = next((found for found in _QUOTED.finditer(self.text) if found.start() not in self._used), None)
+        if quoted is None:
+            return ""
+        self._used.add(quoted.start())
+        return quoted[1] or quoted[2]
+
+
+def choose(options: list[Any], text: str) -> Any:
+    """Return the option that the text names most, the middle one where it names none."""
+    counts = [_count(option, text) for option in options]
+    return options[counts.index(max(counts))] if any(counts) else options[len(options) // 2]
+
+
+def _count(option: Any, text: str) -> int:
+    return len(re.findall(rf"(?i)\b{re.escape(str(option).replace('_', ' '))}\b", text.replace("_", " ")))
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences and lines of a text."""
+    return [sentence.strip() for sentence in _SENTENCE.split(text) if sentence.strip()]
+
+
+def summary(text: str, length: int = 2) -> str:
+    """Return the sentences with the most words that count, in their order."""
+    found = sentences(text)
+    best = sorted(found, key=lambda sentence: -len(words(sentence)))[:length]
+    return " ".join(sentence for sentence in found if sentence in best)
+
+
+@lru_cache(maxsize=4096)
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text that count, in lower case and without a plural's s."""
+    return frozenset(word.rstrip("s") for word in _WORD.findall(text.lower()) if not _COMMON.fullmatch(word))
+
+
+def likeness(text: str, other: str) -> int:
+    """Return how many words that count two texts share."""
+    return len(words(text) & words(other))
+
+
+def _said(schema: Schema) -> str:
+    """Return the words by which a member of a union can be recognised in a text."""
+    parts = schema.get("properties", {})
+    constants = [str(part.get("const", "")) for part in parts.values()]
+    return " ".join(
+        [schema.get("title", ""), schema.get("description", ""), schema.get("type", ""), *parts, *constants]
+    )
+
+
+def _range(schema: Schema, whole: bool) -> tuple[float, float]:
+    """Return the least and the greatest number allowed; where only one end is, the other is the same."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if "exclusiveMinimum" in schema:
+        low = schema["exclusiveMinimum"] + 1 if whole else nextafter(schema["exclusiveMinimum"], inf)
+    if "exclusiveMaximum" in schema:
+        high = schema["exclusiveMaximum"] - 1 if whole else nextafter(schema["exclusiveMaximum"], -inf)
+    return -inf if low is None else low, inf if high is None else high
+
+
+def _distinct(found: list[Any]) -> list[Any]:
+    return [value for number, value in enumerate(found) if value not in found[:number]]

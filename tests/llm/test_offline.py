@@ -1,0 +1,265 @@
+"""The offline model: honest about what it is, fills any schema from what it reads, and costs what its profile says."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field, Json, TypeAdapter
+from pydantic_ai import NativeOutput, PromptedOutput, ToolOutput
+
+from masbook import simulate
+from masbook.errors import UnknownModel
+from masbook.llm import LLMAgent, offline
+from masbook.llm.expert import Answer, Question
+from masbook.llm.forms import fill
+from masbook.llm.offline_model import Profile, profiles
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Rank(IntEnum):
+    FIRST = 1
+    SECOND = 2
+
+
+class Step(BaseModel):
+    title: str
+    hours: int
+
+
+class Plan(BaseModel):
+    goal: str
+    steps: list[Step]
+
+
+class Tree(BaseModel):
+    name: str
+    children: list[Tree]
+
+
+class Linked(BaseModel):
+    value: int
+    next: Linked | None = None
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = Field(ge=1, le=9)
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    name: str
+
+
+class Pet(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+@dataclass
+class Point:
+    x: float
+    y: float | None = None
+
+
+TYPES: list[Any] = [
+    *(int, float, bool, str, bytes, Any, None, list, dict, Path, Decimal, Colour, Rank, Plan, Tree, Linked, Pet, Point),
+    *(Literal["a", "b"], Literal[1, 2], list[int], list[Plan], list[list[int]], dict[str, int], dict[str, list[str]]),
+    *(tuple[int, str], tuple[int, ...], set[int], frozenset[str], set[Colour], int | None, int | str, Cat | Dog),
+    *(date, datetime, time, timedelta, UUID, AnyUrl, Json),
+    *(Annotated[int, Field(gt=5, lt=7)], Annotated[int, Field(ge=100)], Annotated[int, Field(le=-5)]),
+    *(Annotated[float, Field(gt=0, lt=0.001)], Annotated[int, Field(multiple_of=7, ge=10, le=20)]),
+    *(Annotated[str, Field(min_length=20, max_length=25)], Annotated[str, Field(max_length=3)]),
+    *(Annotated[str, Field(pattern=r"^[A-Z]{3}-\d{4}$")], Annotated[str, Field(pattern=r"^(?:on|off)[^x]+\.$")]),
+    *(Annotated[list[int], Field(min_length=3, max_length=4)], Annotated[set[int], Field(min_length=3)]),
+    *(Annotated[list[str], Field(min_length=5)], Annotated[list[str], Field(max_length=1)]),
+    *(Annotated[set[Colour], Field(min_length=2)], Annotated[dict[str, int], Field(min_length=2)]),
+    Annotated[Decimal, Field(max_digits=4, decimal_places=2)],
+]
+TEXTS = [
+    "",
+    "yes",
+    "x" * 3000,
+    "-5 and 12, or 3.5",
+    "Order O00017 of 3 laptops for 1499.5 euro is late since 2025-03-04; we are angry, the risk is high! Ask ABC-1234.",
+]
+
+
+@pytest.mark.parametrize("output_type", TYPES, ids=str)
+def test_any_schema_is_filled_from_any_text(output_type):
+    adapter = TypeAdapter(output_type)
+    for text in TEXTS:
+        adapter.validate_json(json.dumps(fill(adapter.json_schema(), text)))
+
+
+@given(st.text(max_size=200), st.sampled_from(TYPES))
+def test_no_text_is_too_strange(text, output_type):
+    adapter = TypeAdapter(output_type)
+    filled = fill(adapter.json_schema(), text)
+    adapter.validate_json(json.dumps(filled))
+    assert filled == fill(adapter.json_schema(), text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "expected"),
+    [
+        ({"a": float, "b": float}, "Please add 2 and 3.", {"a": 2, "b": 3}),
+        ({"hours": int, "people": int}, "It takes 4 people 12 hours.", {"hours": 12, "people": 4}),
+        ({"to": str, "text": str}, "Send a message to ada: 'It is ready.'", {"to": "ada", "text": "It is ready."}),
+        ({"order": str, "customer": str}, "Find order O17 of customer C2.", {"order": "O17", "customer": "C2"}),
+        ({"city": str}, "How warm is Lima?", {"city": "Lima"}),
+        ({"key": str, "value": int}, "Set the key plan to 5.", {"key": "plan", "value": 5}),
+        ({"title": str}, "title: Rain, all day", {"title": "Rain"}),
+        ({"colour": Colour}, "I like blue more than any other", {"colour": "blue"}),
+        ({"colours": list[Colour]}, "blue and red, red and blue", {"colours": ["red", "blue"]}),
+        ({"urgent": bool}, "This is urgent.", {"urgent": True}),
+        ({"urgent": bool}, "This is not urgent.", {"urgent": False}),
+        ({"when": date}, "Come on 2026-03-04.", {"when": "2026-03-04"}),
+        ({"code": Annotated[str, Field(pattern=r"^[A-Z]{2}\d$")]}, "It is XY7, I think.", {"code": "XY7"}),
+    ],
+)
+def test_what_the_text_says_is_read(fields, text, expected):
+    from pydantic import create_model
+
+    model = create_model("Form", **{name: (type_, ...) for name, type_ in fields.items()})
+    assert fill(model.model_json_schema(), text) == expected
+
+
+def test_each_item_of_a_list_has_a_sentence_of_its_own():
+    filled = Plan.model_validate(fill(Plan.model_json_schema(), "Design in 3 hours.\nWrite in 5 hours."))
+    assert [(step.title, step.hours) for step in filled.steps] == [("Design in 3 hours.", 3), ("Write in 5 hours.", 5)]
+
+
+def test_its_name_says_what_it_is_in_every_output(world):
+    agent = world.spawn(LLMAgent("agent", model="offline:fast"))
+    world.run(agent.ask("Hello there."))
+    name = "offline:fast (rule-based expert, no language model)"
+    assert agent.messages[-1].model_name == name == next(world.trace.events("model_called")).facts["model"]
+
+
+@pytest.mark.parametrize("form", [Plan, ToolOutput(Plan), NativeOutput(Plan), PromptedOutput(Plan)], ids=str)
+def test_every_way_of_asking_for_data_is_understood(world, form):
+    agent = world.spawn(LLMAgent("agent", model="offline:instant", output_type=form))
+    assert isinstance(world.run(agent.ask("Build a house.")), Plan)
+
+
+def test_the_member_of_a_union_that_the_prompt_speaks_of(world):
+    agent = world.spawn(LLMAgent("agent", model="offline:instant", output_type=[Plan, Point]))
+    assert isinstance(world.run(agent.ask("Which point is it, x and y?")), Point)
+    assert isinstance(world.run(agent.ask("Make a plan with steps and a goal.")), Plan)
+
+
+class TestTools:
+    def ask(self, world, prompt):
+        asked: list[tuple[str, Any]] = []
+
+        def weather(city: str) -> str:
+            """Return the weather of a city."""
+            asked.append(("weather", city))
+            return "rain"
+
+        def add(a: float, b: float) -> float:
+            """Return the sum of two numbers."""
+            asked.append(("add", (a, b)))
+            return a + b
+
+        agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[weather, add]))
+        return world.run(agent.ask(prompt)), asked
+
+    @pytest.mark.parametrize(
+        ("prompt", "asked", "said"),
+        [
+            ("What is the weather in the city of Lima?", [("weather", "Lima")], "rain"),
+            ("Use add for 2 and 3.", [("add", (2.0, 3.0))], "5"),
+            ("What is the sum of the numbers 2 and 3?", [("add", (2.0, 3.0))], "5"),
+            ("Tell me a joke.", [], "joke"),
+        ],
+    )
+    def test_the_right_one_is_called_once_with_what_the_prompt_says(self, world, prompt, asked, said):
+        answer, calls = self.ask(world, prompt)
+        assert calls == asked and said in answer
+
+    def test_a_tool_that_fails_is_not_called_for_ever(self, world):
+        def weather(city: str) -> str:
+            """Return the weather of a city."""
+            raise OSError("no network")
+
+        agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[weather]))
+        assert "no network" in world.run(agent.ask("What is the weather in the city of Lima?"))
+        assert world.trace.count("tool_called") == 1
+
+
+class TestProfiles:
+    def test_the_names_of_the_file_can_be_chosen(self):
+        assert {"instant", "fast", "balanced", "strong"} <= profiles().keys()
+        for name in profiles():
+            assert offline(name).model_name.startswith(f"offline:{name} ")
+        with pytest.raises(UnknownModel, match="fast, balanced, strong"):
+            offline("huge")
+
+    def test_the_fast_one_is_cheap_and_the_strong_one_is_right(self):
+        fast, strong = profiles()["fast"], profiles()["strong"]
+        assert fast.latency < strong.latency and fast.output_price < strong.output_price
+        assert fast.slips > strong.slips
+
+    def test_latencies_are_log_normal_with_the_median_of_the_profile(self):
+        async def scenario(world):
+            agent = world.spawn(LLMAgent("agent", model=offline(profile)))
+            for _ in range(300):
+                await agent.ask("Hi.")
+
+        profile = Profile("own", 2.0, 0.5, 0.0, 1.0, 2.0, 0.0, "")
+        run = simulate(scenario, seed=1)
+        seconds = [event.facts["seconds"] for event in run.trace.events("model_called")]
+        assert 1.8 < statistics.median(seconds) < 2.2
+        assert 0.4 < statistics.stdev(map(math.log, seconds)) < 0.6
+
+    def test_longer_answers_take_longer_and_cost_more(self, world):
+        agent = world.spawn(LLMAgent("agent", model=offline(Profile("own", 0.0, 0.0, 0.1, 1.0, 2.0, 0.0, ""))))
+        for prompt in ("Short.", "This is a much longer thing to say, with many more words than the other has."):
+            world.run(agent.ask(prompt))
+        short, long = [event.facts for event in world.trace.events("model_called")]
+        assert long["seconds"] == pytest.approx(0.1 * long["output_tokens"]) and long["seconds"] > short["seconds"]
+        assert long["cost"] == pytest.approx((long["input_tokens"] + 2 * long["output_tokens"]) / 1e6)
+        assert long["cost"] > short["cost"]
+
+    @pytest.mark.parametrize("name", ["instant", "strong", "fast"])
+    def test_slips_are_as_frequent_as_the_profile_says(self, name):
+        async def scenario(world):
+            agent = world.spawn(
+                LLMAgent("agent", model=f"offline:{name}", output_type=Literal["low", "medium", "high"])
+            )
+            return sum([await agent.ask("The level is low.") != "low" for _ in range(300)]) / 300
+
+        assert simulate(scenario, seed=2).result == pytest.approx(profiles()[name].slips, abs=0.06)
+
+    def test_a_history_is_read_again_and_costs_again(self, world):
+        agent = world.spawn(LLMAgent("agent", model="offline:fast"))
+        for _ in range(3):
+            world.run(agent.ask("The mail server is down.", conversation="case"))
+        tokens = [event.facts["input_tokens"] for event in world.trace.events("model_called")]
+        assert tokens[0] < tokens[1] < tokens[2]
+
+
+def test_the_rules_can_be_replaced(world):
+    def parrot(question: Question) -> Answer:
+        return Answer(f"{question.instructions} {question.prompt}!")
+
+    agent = world.spawn(LLMAgent("agent", "Polly", model=offline("instant", expert=parrot)))
+    assert world.run(agent.ask("wants a cracker")) == "Polly wants a cracker!"
