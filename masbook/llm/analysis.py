@@ -129,8 +129,8 @@ class AnalysisPanel(Agent):
     """Four agents that analyse tickets side by side, each with a time-out.
 
     `model` is one for all, or a mapping from agents (`sentiment`, `technical`, `business`, `risk`) to models. The
-    agents are called PANEL_sentiment and so on. Each works on up to `concurrency` tickets at once; the others wait, and
-    waiting counts.
+    agents are called PANEL_sentiment and so on. They work on up to `concurrency` tickets at once. What is asked by
+    message waits for its turn before its time begins; what is called waits for the agents, and that counts.
 
         panel = world.spawn(AnalysisPanel("panel", model="offline"))
         report = world.run(panel.analyse("Nobody answers. Our lawyer will write.", timeout=10.0))
@@ -212,21 +212,26 @@ class AnalysisPanel(Agent):
 class Analyst(Worker):
     """A worker that takes one ticket at a time to a panel; its tag says which queue of a PriorityQueues it serves.
 
+    Its analyses have `timeout` virtual seconds each; for its turn at the panel it waits up to `patience`.
+
     queues = world.spawn(PriorityQueues("queues"))
     world.spawn(Analyst("analyst_1", "panel", tags=["high"]))
     outcome = world.run(queues.execute("analyse_ticket", {"ticket": ticket}, priority="high"))
     """
 
-    def __init__(self, name: str, panel: str, *, timeout: float = 10.0, **options: Any) -> None:
+    def __init__(
+        self, name: str, panel: str, *, timeout: float = 10.0, patience: float = 300.0, **options: Any
+    ) -> None:
         super().__init__(name, **options)
         self.panel = panel
+        self.patience = require.positive("patience", patience)
         self.timeout = require.positive("timeout", timeout)
 
     @capability(cost=4.0)
     async def analyse_ticket(self, ticket: str | dict[str, Any]) -> AnalysisReport:
         """Return the panel's report about a ticket."""
         content = {"ticket": ticket, "timeout": self.timeout}
-        report: AnalysisReport = await self.request(self.panel, "analyse", content, timeout=2 * self.timeout)
+        report: AnalysisReport = await self.request(self.panel, "analyse", content, timeout=self.patience)
         return report
 
 

@@ -320,6 +320,21 @@ def test_a_backlog_goes_through_priority_queues_and_nothing_is_lost():
     assert list(served) == [row["priority"] for row in TICKETS[:60]]
 
 
+@pytest.mark.parametrize("patience", [300.0, 6.0])
+def test_who_waits_for_a_turn_at_the_panel_loses_no_time_of_its_analyses(patience):
+    async def scenario(world):
+        world.spawn(AnalysisPanel("panel", model=slow(2.0), concurrency=1))
+        queues = world.spawn(PriorityQueues("queues"))
+        for number in range(5):
+            world.spawn(Analyst(f"analyst_{number}", "panel", timeout=3.0, patience=patience, tags=["normal"]))
+        asked = [queues.execute("analyse_ticket", {"ticket": row}) for row in TICKETS[:5]]
+        return [outcome.status for outcome in await asyncio.gather(*asked)]
+
+    run = simulate(scenario, seed=1)
+    assert run.error is None
+    assert list(run.result) == (["completed"] * 5 if patience > 10 else ["completed"] * 2 + ["failed"] * 3)
+
+
 def test_stopping_the_workers_loses_nothing():
     """Seed defect: stopping the workers loses nine of ten tasks. A shutdown lets them end, or returns them."""
 
