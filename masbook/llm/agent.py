@@ -41,10 +41,9 @@ if TYPE_CHECKING:
     from ..runtime.world import World
 
 CALLS = 50  # of the model, for a task or conversation, unless `limits` says otherwise
+REMEMBERED = 1000  # conversations; the oldest are forgotten
 RETRIES = 3  # how often the model may mend an output that does not fit
 OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools
-
-
 Keep = Callable[[Any], None]
 
 
@@ -59,7 +58,7 @@ class LLMAgent(Talker):
 
     Each `ask` is a task of its own and begins without a history, unless it continues a conversation by its name.
     `limits` bounds what a task or conversation may use, all agents in it together; `hops` how many answers it may be
-    long; `timeout` is what one call of the model may take, in seconds, all attempts included.
+    long; `timeout` is what one call of the model may take, in seconds, all its `attempts` included.
 
         analyst = world.spawn(LLMAgent("analyst", "You judge risks.", output_type=Risk))
         world.run(analyst.ask("The mail server is down."))
@@ -89,7 +88,9 @@ class LLMAgent(Talker):
         """
         super().__init__(name, **options)
         self.instructions = instructions
-        self.limits = UsageLimits(request_limit=require.whole("limits", limits)) if isinstance(limits, int) else limits
+        if not isinstance(limits, UsageLimits):
+            limits = UsageLimits(request_limit=require.whole("limits", limits))
+        self.limits = limits
         self.hops = require.whole("hops", hops)
         self.model = ObservedModel(find_model(model), self, timeout=timeout, attempts=attempts)
         self.output_type, self.settings = output_type, settings
@@ -105,11 +106,12 @@ class LLMAgent(Talker):
                 name=None,
                 tools=list(tools),
                 toolsets=list(toolsets),
-                retries={"tools": CALLS, "output": RETRIES},
+                retries={"tools": limits.request_limit or 1000, "output": RETRIES},
                 capabilities=[Watched()],
             )
         except Exception as error:
-            raise InvalidValue(f"{name}: {_unusable(error, output_type)}") from error
+            what = f"output_type={output_type!r} or a tool cannot be described to a model"
+            raise InvalidValue(f"{name}: {what}: {error}") from error
 
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
         """Come into a world; a model that looks back at its end hears of it."""
@@ -213,6 +215,8 @@ class LLMAgent(Talker):
         def keep(result: Any) -> None:
             self.messages = [] if conversation is None else self.conversations.setdefault(conversation, [])
             self.messages.extend(stamp(result.new_messages(), self.now))
+            while len(self.conversations) > REMEMBERED:
+                del self.conversations[next(iter(self.conversations))]
 
         try:
             yield options, keep
@@ -250,8 +254,3 @@ def _text(message: Message) -> str:
     """Return what a message says: its `text`, else all of it with its topic."""
     text = message.content.get("text")
     return text if isinstance(text, str) else f"{message.topic}: {json.dumps(message.content)}"
-
-
-def _unusable(error: Exception, output_type: Any) -> str:
-    """Return why pydantic-ai takes no agent like this."""
-    return f"output_type={output_type!r} or a tool cannot be described to a model: {error}"

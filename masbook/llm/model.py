@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Recorder = Callable[..., None]  # writes one row: outcome, response, error
 VARIABLE = "MASBOOK_MODEL"  # the environment variable that names the model of whoever does not
+KEY = "MASBOOK_API_KEY"  # the variable with the key of a server that is given by its address
 ATTEMPTS = 3  # in all, for one call
 BACKOFF = 0.5  # seconds before the second attempt; twice as long before each further one
 FORMS = (
@@ -48,8 +49,8 @@ FORMS = (
 def find_model(name: str | Model | None = None, *, base_url: str | None = None, api_key: str | None = None) -> Model:
     """Return the model of a name; a Model as it is; for None that of the variable MASBOOK_MODEL, else the offline one.
 
-    `base_url` is the address of a server that speaks the OpenAI format, also written `openai:NAME@http://...`; a local
-    server needs no `api_key`. UnknownModel lists the forms of a name; MissingKey says which variable to set.
+    `base_url` is the address of a server that speaks the OpenAI format, also written `openai:NAME@http://...`; its key,
+    if it wants one, is `api_key` or the variable MASBOOK_API_KEY. UnknownModel lists the forms of a name; MissingKey says which variable to set.
     """
     if isinstance(name, Model):
         return name
@@ -88,7 +89,7 @@ def _at(name: str, base_url: str, api_key: str | None) -> Model:
 
     if not base_url.startswith(("http://", "https://")):
         raise InvalidValue(f"base_url is {base_url!r}: give an address such as 'http://127.0.0.1:8000/v1'")
-    key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
+    key = api_key or os.environ.get(KEY) or "none"  # never that of OpenAI: the address may be anybody's
     return OpenAIChatModel(name.removeprefix("openai:"), provider=OpenAIProvider(base_url=base_url, api_key=key))
 
 

@@ -155,6 +155,13 @@ class TestConversations:
         world.run(agent.ask("five", conversation="a"))
         assert seen[-1].earlier == ()
 
+    def test_old_conversations_are_forgotten(self, world, monkeypatch):
+        monkeypatch.setattr("masbook.llm.agent.REMEMBERED", 3)
+        agent = world.spawn(LLMAgent("agent", model="offline:instant"))
+        for number in range(5):
+            world.run(agent.ask("Hello.", conversation=str(number)))
+        assert list(agent.conversations) == ["2", "3", "4"]
+
     def test_what_was_heard_is_remembered(self, world):
         seen = []
         agent = world.spawn(LLMAgent("agent", model=scripted(lambda asked: seen.append(asked) or "ok")))

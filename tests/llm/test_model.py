@@ -110,6 +110,14 @@ class TestOverHttp:
             assert real.run(agent.ask("Hi!")) == "Hello."
         assert server.requests[0]["model"] == "tiny" and KEY in server.headers[0]["authorization"]
 
+    def test_the_key_of_openai_is_not_sent_to_other_servers(self, real, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        with Server(say("Hello.")) as server:
+            real.run(thinker(real, server).ask("Hi!"))
+            monkeypatch.setenv("MASBOOK_API_KEY", "for-this-server")
+            real.run(real.spawn(LLMAgent("other", model=f"openai:tiny@{server.address}")).ask("Hi!"))
+        assert [headers["authorization"] for headers in server.headers] == ["Bearer none", "Bearer for-this-server"]
+
     def test_one_model_serves_several_worlds(self, monkeypatch):
         monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
         with Server(say("Hello.")) as server:

@@ -16,6 +16,7 @@ import pytest
 def settle_environment() -> None:
     """Give kernels started from now on the surroundings the committed outputs were made in."""
     os.environ["PYTHONHASHSEED"] = "0"
+    os.environ.pop("MASBOOK_MODEL", None)  # chapters choose their models themselves
     os.environ.pop("MPLBACKEND", None)  # ipykernel chooses the inline backend only where nothing else is chosen
 
 
