@@ -49,8 +49,9 @@ FORMS = (
 def find_model(name: str | Model | None = None, *, base_url: str | None = None, api_key: str | None = None) -> Model:
     """Return the model of a name; a Model as it is; for None that of the variable MASBOOK_MODEL, else the offline one.
 
-    `base_url` is the address of a server that speaks the OpenAI format, also written `openai:NAME@http://...`; its key,
-    if it wants one, is `api_key` or the variable MASBOOK_API_KEY. UnknownModel lists the forms of a name; MissingKey says which variable to set.
+    `base_url` is the address of a server that speaks the OpenAI format, also written `openai:NAME@http://...`; its
+    key, if it wants one, is `api_key` or the variable MASBOOK_API_KEY. UnknownModel lists the forms of a name;
+    MissingKey says which variable to set.
     """
     if isinstance(name, Model):
         return name
