@@ -23,6 +23,7 @@ from masbook.coordination import (
 )
 from masbook.coordination.events import domain_event
 from masbook.errors import InvalidInput, InvalidValue, NotAsync
+from masbook.runtime.security import Rule, Security
 from masbook.runtime.trace import Trace
 
 
@@ -233,6 +234,16 @@ class TestEventBus:
         world.spawn(Agent("seen"))
         later(world)
         assert listener.types == [("agent.joined", "seen")]
+
+    def test_one_that_may_not_speak_goes_on(self):
+        """What the security policy forbids is a row of the trace; the next event is told."""
+        with World(7, security=Security(rules=[Rule("deny", topic="event.agent.left")], default="allow")) as world:
+            listener, bus = world.spawn(Listener("listener")), world.spawn(EventBus())
+            world.spawn(Agent("ann")).stop()
+            world.spawn(Agent("bob"))
+            later(world)
+            assert listener.types == [("agent.joined", "ann"), ("agent.joined", "bob")]
+            assert bus.state == "idle" and world.trace.count("refused") == 1
 
     def test_another_translation(self, world):
         def only_notes(row):

@@ -434,18 +434,34 @@ class TestDeparture:
         with pytest.raises(NotHeld):
             lock.check(first)
 
-    def test_nothing_is_kept_of_those_that_have_let_go(self, world, crew):
+    def test_nothing_is_kept_of_those_that_have_let_go(self, world):
         """A thousand visits leave no timers, no waits, no farewells behind."""
-        lock = Lock(world, "gpu", lease=100.0)
+
+        class Counting(Agent):
+            farewells = 0
+
+            def when_gone(self, farewell):
+                self.farewells += 1
+                call_off = super().when_gone(farewell)
+
+                def less():
+                    self.farewells -= 1
+                    call_off()
+
+                return less
+
+        lock, barrier, ann = Lock(world, "gpu", lease=100.0), Barrier(world, "alone", 1), world.spawn(Counting("ann"))
 
         async def scenario():
             for _ in range(1000):
-                await stay(crew[0], lock, 0.0, timeout=50.0)
+                await stay(ann, lock, 0.0, timeout=50.0)
+                await barrier.wait(ann, timeout=50.0)
+            assert ann.farewells == 0
 
         world.run(scenario())
         world.run()
         assert world.now == 0.0 and not world.waits
-        crew[0].crash(ValueError("x"))
+        ann.crash(ValueError("x"))
         assert world.trace.count("released") == 1000
 
 
@@ -614,6 +630,7 @@ class TestDeadlock:
             await asyncio.sleep(1.0)
             assert "cycle" not in world.explain()
             await gpu.release(ann)
+            assert gpu.holder == "bob" and "cycle" not in world.explain()  # bob has it, and does not know yet
             await asyncio.sleep(1.0)
             assert "cid waits for the lock 'gpu', held by bob" in world.explain()
             await disk.acquire(bob)
@@ -672,6 +689,7 @@ class TestDeadlock:
                 await barrier.wait(bob)
 
         async def scenario():
+            await asyncio.gather(barrier.wait(ann), barrier.wait(bob))
             await asyncio.gather(first(), second())
 
         with pytest.raises(Stuck, match="cycle: ann -> bob -> ann"):
@@ -951,6 +969,7 @@ class TestBarrier:
             assert await asyncio.gather(*waiting) == [0, 1]
 
         world.run(scenario())
+        assert [status for *_, status in rows(world, "barrier", "status")][3:] == ["tripped", "reset"]
 
     def test_a_reset_tells_those_who_wait(self, world, crew):
         barrier = Barrier(world, "phase", 3)
@@ -1074,9 +1093,73 @@ class TestBarrier:
             (second,) = start(barrier.wait(bob))
             await asyncio.sleep(1.0)
             assert first.cancelled() and barrier.arrived == ["bob"]
+            assert [who for _, who, status in rows(world, "barrier", "status") if status == "withdrawn"] == ["ann"]
             assert await barrier.wait(cid) == 1 and await second == 0
 
         each_schedule(scenario)
+
+    def test_who_comes_back_in_the_instant_in_which_it_was_cancelled_comes_behind_the_others(self, world, crew):
+        ann, bob, cid = crew
+        barrier = Barrier(world, "phase", 3)
+
+        async def scenario():
+            first, second = start(barrier.wait(ann), barrier.wait(bob))
+            third = cid.background(meet(cid, barrier, 2.0))
+            await asyncio.sleep(1.0)
+            first.cancel()
+            assert await barrier.wait(ann) == 1
+            assert (await second, await third) == (0, 2)
+
+        world.run(scenario())
+
+    def test_who_is_gone_and_cancelled_in_one_instant_has_not_withdrawn_too(self, world, crew):
+        lock = Lock(world, "gpu")
+
+        async def scenario():
+            await lock.acquire(crew[0])
+            waiting = start(lock.acquire(crew[1]), Barrier(world, "phase", 2).wait(crew[1]))
+            await asyncio.sleep(1.0)
+            crew[1].stop()
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            assert all(task.cancelled() for task in waiting)
+
+        world.run(scenario())
+        assert [status for *_, status in rows(world, "barrier", "status")] == ["arrived", "broken"]
+
+    def test_a_crash_in_the_instant_after_the_trip_breaks_nothing(self, world, crew):
+        barrier = Barrier(world, "phase", 3)
+
+        async def scenario():
+            waiting = [agent.background(barrier.wait(agent)) for agent in crew[:2]]
+            await asyncio.sleep(1.0)
+            await barrier.wait(crew[2])
+            crew[0].crash(ValueError("x"))
+            assert await waiting[1] == 1
+
+        world.run(scenario())
+        assert not barrier.broken and barrier.generation == 1
+
+    def test_it_names_who_is_missing(self, world, crew):
+        """Not who has left; and rather one that waits for something else."""
+        ann, bob, cid = crew
+        lock, barrier = Lock(world, "gpu"), Barrier(world, "phase", crew)
+
+        async def scenario():
+            await lock.acquire(ann)
+            start(barrier.wait(ann))
+            await asyncio.sleep(1.0)
+            assert "ann waits for the barrier 'phase', held by bob" in world.explain()
+            start(lock.acquire(cid))
+            await asyncio.sleep(1.0)
+            assert "cycle: ann -> cid -> ann" in world.explain()
+            await lock.release(ann)
+            barrier.leave(bob)
+            await asyncio.sleep(1.0)
+            assert "ann waits for the barrier 'phase', held by cid" in world.explain()
+
+        world.run(scenario())
 
     def test_time_out_in_the_instant_in_which_the_last_one_comes(self):
         """All pass, or all hear that it is broken: no schedule gives half of each."""
@@ -1092,6 +1175,8 @@ class TestBarrier:
                 return await meet(agent, barrier, 0.0, timeout=1e-300)
 
             outcomes.add(tuple(sorted(map(str, await asyncio.gather(*map(come, crew))))))
+            await asyncio.sleep(1.0)
+            assert barrier.broken == (barrier.generation == 0)
 
         outcomes = set()
         each_schedule(scenario)
@@ -1192,6 +1277,11 @@ KINDS = {
 }
 
 
+def unintended(world):
+    """Return the crashes that no visitor has ordered."""
+    return [error for *_, error in rows(world, "crashed", "error") if error != "ValueError"]
+
+
 async def storm(world, kind, make=None, crashes=True):
     """Four visitors for a while; then whatever they guarded must be free. Returns what was wrong, if anything."""
     right = KINDS[kind][1]
@@ -1211,6 +1301,7 @@ async def storm(world, kind, make=None, crashes=True):
             await guard.acquire(last, timeout=1.0)
         except LockTimeout:
             wrong.append("lost")
+    wrong += unintended(world)
     tokens = [event.facts["token"] for event in world.trace.events("acquired")]
     queued, left = world.trace.count("queued"), world.trace.count("gave_up")
     if (
@@ -1267,7 +1358,8 @@ async def gatherings(world, make=None):
     await asyncio.sleep(100.0)
     instants = [end for outcome, end in log if outcome == "passed"]
     wrong = [t for t in instants if sum(end == t and outcome != "broken" for outcome, end in log) < 3]
-    return wrong + [end for _, end in log if end == math.inf] + [world.explain()] * bool(world.waits)
+    wrong += unintended(world) + [end for _, end in log if end == math.inf]
+    return wrong + [world.explain()] * bool(world.waits)
 
 
 class TestStorms:

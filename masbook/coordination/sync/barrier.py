@@ -40,7 +40,7 @@ class Barrier(Named):
             for agent in known.values():
                 self.check_agent(agent)
             self._known, self._left = known, dict[str, None]()
-            self._arrived: dict[str, asyncio.Future[int]] = {}
+            self._arrived: dict[str, asyncio.Future[int]] = {}  # done when they have met, or will not
             self._broken = ""  # why, if it is
             self.generation = 0  # how often they have met
             self.enter()
@@ -83,9 +83,8 @@ class Barrier(Named):
         try:
             return int(await self.world.wait(future, who=name, what=str(self), on=self._missing))
         except asyncio.CancelledError:
-            if self._arrived.get(name) is future:
+            if future.cancelled():  # neither met nor broken
                 self._record(name, "withdrawn")
-                del self._arrived[name]
             raise
         finally:
             call_off()
@@ -104,7 +103,7 @@ class Barrier(Named):
 
     def reset(self) -> asyncio.Future[None]:
         """Mend it, at once; whoever waits gets BarrierBroken. The result may be awaited, and is done."""
-        if self._arrived:
+        if self.arrived:
             self._break("world", "it was reset")
         self._broken = ""
         self._record("world", "reset")
@@ -121,7 +120,7 @@ class Barrier(Named):
 
     def _join(self, agent: Agent) -> None:
         """Count on the agent again, if it had left or crashed."""
-        self._arrived.pop(agent.name, None)  # cancelled in this very instant
+        self._arrived.pop(agent.name, None)  # of the last time: now it comes behind the others
         if agent.name in self._left:
             del self._left[agent.name]
             if agent.name in self._known:
@@ -132,7 +131,6 @@ class Barrier(Named):
         futures = [future for future in self._arrived.values() if not future.done()]
         if futures and len(futures) >= self.parties:
             self._record(last, "tripped")
-            self._arrived = {}
             self.generation += 1
             for index, future in enumerate(futures):
                 future.set_result(index)
@@ -143,7 +141,7 @@ class Barrier(Named):
 
     def _depart(self, agent: Agent) -> None:
         name = agent.name
-        if not self._broken and name not in self._left and (name in self._known or name in self._arrived):
+        if not self._broken and name not in self._left and (name in self._known or name in self.arrived):
             self._break(name, f"{name} has {how_gone(agent)}")
         if name in self._known:
             self._left[name] = None
@@ -152,8 +150,7 @@ class Barrier(Named):
         """Let nobody pass, now or later."""
         self._broken = f"{self} is broken: {why}; call its reset() before it is used again"
         self._record(who, "broken")
-        arrived, self._arrived = self._arrived, {}
-        for future in arrived.values():
+        for future in self._arrived.values():
             fail(future, BarrierBroken(self._broken))
 
     def _record(self, who: str, status: str) -> None:
@@ -162,6 +159,6 @@ class Barrier(Named):
 
     def _missing(self) -> str | None:
         """Return a party that has not come, if they are known; best one that waits itself."""
-        missing = [name for name in self._known if name not in self._left and name not in self._arrived]
+        missing = [name for name in self._known if name not in [*self._left, *self.arrived]]
         waiting = {wait.who for wait in self.world.waits.values()}
         return min(missing, key=lambda name: name not in waiting, default=None)

@@ -218,10 +218,8 @@ class Line(Named):
         """Return who is in the way; of several, one that waits itself, unless any of them would do."""
         if claim.granted.done():
             return None
-        held = [*self._held.values()]
-        names = [other.agent.name for other in (self._line if self.admits(claim, held) else held)]
         waiting = {wait.who for wait in self.world.waits.values()}
-        return min(names, key=lambda name: (name in waiting) != (self.permits == 1))
+        return min(self.holders, key=lambda name: (name in waiting) != (self.permits == 1), default=None)
 
 
 def how_gone(agent: Agent) -> str:
@@ -233,4 +231,3 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Raise an error in whoever waits for the future, unless it is done."""
     if not future.done():
         future.set_exception(error)
-        future.exception()  # whoever waits may be cancelled in this very instant, and never hear of it
