@@ -19,7 +19,7 @@ from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 from pydantic_evals.reporting import EvaluationReport
 
 from ..errors import InvalidValue
-from ..llm.analysis import KINDS
+from ..llm.opinions import KINDS
 from .verdicts import tenths, wilson
 
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agent import LLMAgent
-    from .analysis import Analysis, AnalysisPanel, AnalysisReport, Analyst
+    from .analysis import AnalysisPanel, AnalysisReport, Analyst
     from .conversation import Conversation
     from .model import find_model
     from .offline_model import offline
+    from .opinions import Analysis
     from .outcomes import fan_out, pipeline
     from .recording import record, replay
     from .script import scripted, tool_call
 
 _HOMES = {
-    "Analysis": "analysis",
+    "Analysis": "opinions",
     "AnalysisPanel": "analysis",
     "AnalysisReport": "analysis",
     "Analyst": "analysis",

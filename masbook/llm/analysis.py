@@ -10,85 +10,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai.models import Model
 
 from ..coordination.dispatch import Worker
-from ..errors import InvalidValue, describe
+from ..errors import InvalidName, InvalidValue, describe
 from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from .agent import LLMAgent
+from .opinions import (
+    INSTRUCTIONS,
+    KINDS,
+    Analysis,
+    BusinessAnalysis,
+    RiskAnalysis,
+    SentimentAnalysis,
+    TechnicalAnalysis,
+)
 
 if TYPE_CHECKING:
     from ..runtime.supervision import Supervision
     from ..runtime.world import World
 
-Level = Literal["low", "medium", "high"]
-Mood = Literal["negative", "neutral", "positive"]
 Priority = Literal["high", "normal", "low"]
 URGENCY: dict[str, Priority] = {"high": "high", "negative": "normal", "medium": "normal"}  # of an action; else low
-
-
-class Analysis(BaseModel):
-    """What an agent found out about a ticket; `label` is its judgement."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    judges: ClassVar[str]  # the field with the judgement
-    analysis: str = Field(description="What you found and why, in one or two sentences.")
-    confidence: float = Field(ge=0, le=1, description="The probability that your judgement is right.")
-    cues: list[str] = Field(description="The words of the ticket that speak for it.")
-    recommendations: list[str] = Field(description="What should be done, the most important first.")
-    requires_action: bool = Field(description="Whether somebody has to act now.")
-
-    @property
-    def label(self) -> str:
-        """The judgement, such as `high`."""
-        return str(getattr(self, self.judges))
-
-
-class SentimentAnalysis(Analysis):
-    """How the customer feels."""
-
-    judges = "sentiment"
-    sentiment: Mood = Field(description="The mood of the customer; beware of irony.")
-
-
-class TechnicalAnalysis(Analysis):
-    """How hard the problem is to solve."""
-
-    judges = "complexity"
-    complexity: Level = Field(description="low: a page of the handbook; high: several systems, specialists needed.")
-
-
-class BusinessAnalysis(Analysis):
-    """What the problem costs the customer."""
-
-    judges = "impact"
-    impact: Level = Field(description="low: nothing waits for it; high: work stands still, or money is lost.")
-
-
-class RiskAnalysis(Analysis):
-    """What the problem may cost us."""
-
-    judges = "risk"
-    risk: Level = Field(description="medium: we may lose the customer; high: law, fraud, data, or the press.")
-
-
-KINDS: dict[str, type[Analysis]] = {
-    "sentiment": SentimentAnalysis,
-    "technical": TechnicalAnalysis,
-    "business": BusinessAnalysis,
-    "risk": RiskAnalysis,
-}
-INSTRUCTIONS = {
-    "sentiment": "You read support tickets for their mood: how does the customer feel, and how can we win them back?",
-    "technical": "You judge how hard the problem of a support ticket is to solve, and whom it takes.",
-    "business": "You judge what the problem of a support ticket costs the customer, and how soon it must be solved.",
-    "risk": "You judge what a support ticket may cost us: the customer, a lawsuit, a breach of security, our name.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +110,15 @@ class AnalysisPanel(Agent):
             )
             for kind, output in KINDS.items()
         }
+
+    def check_place(self, world: World) -> None:
+        """Refuse a world in which one of the four would have a namesake, before anything is recorded; InvalidName."""
+        super().check_place(world)
+        for agent in self.agents.values():
+            namesake = world.bus.agent(agent.name)
+            if namesake is not None and namesake.online:
+                raise InvalidName(f"there is already an agent called {agent.name!r}; give the panel another name")
+            agent.check_place(world)
 
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
         """Come into a world together with the four agents."""

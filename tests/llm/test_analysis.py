@@ -10,10 +10,10 @@ import pytest
 
 from masbook import Agent, FaultPlan, ModelFault, World, simulate
 from masbook.coordination import PriorityQueues
-from masbook.errors import InvalidInput, InvalidValue, ModelUnavailable, UnknownModel
+from masbook.errors import InvalidInput, InvalidName, InvalidValue, ModelUnavailable, UnknownModel
 from masbook.lab import frames, load, records
 from masbook.llm import AnalysisPanel, AnalysisReport, Analyst, offline, scripted
-from masbook.llm.analysis import KINDS, RiskAnalysis
+from masbook.llm.opinions import KINDS, RiskAnalysis
 from masbook.llm.reading import aspects
 
 AGENTS = ["sentiment", "technical", "business", "risk"]
@@ -270,6 +270,15 @@ def test_the_four_are_agents_that_stop_and_return_with_the_panel(world):
     panel.restart()
     world.run(asyncio.sleep(1))
     assert world.run(panel.analyse("help")).success_rate == 1.0
+
+
+def test_a_panel_whose_agent_would_have_a_namesake_is_refused_whole(world):
+    world.spawn(Agent("panel_risk"))
+    rows = len(world.trace.rows)
+    with pytest.raises(InvalidName, match="'panel_risk'"):
+        world.spawn(AnalysisPanel("panel", model="offline:instant"))
+    assert len(world.trace.rows) == rows
+    assert set(world.agents) == {"panel_risk"}
 
 
 def test_an_agent_that_is_gone_is_a_failure_at_once(world):
