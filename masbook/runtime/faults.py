@@ -153,6 +153,8 @@ class FaultPlan:
     def __post_init__(self) -> None:
         for name in ("drop", "delay", "duplicate", "reorder"):
             require.probability(name, getattr(self, name))
+        if isinstance(self.appointments, Appointment):
+            raise InvalidValue(f"appointments is {self.appointments!r}: give a list, such as [{self.appointments!r}]")
         object.__setattr__(self, "appointments", tuple(self.appointments))
         for appointment in self.appointments:
             if not isinstance(appointment, Appointment):

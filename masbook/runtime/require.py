@@ -49,10 +49,11 @@ def probability(what: str, value: Any) -> float:
     return value  # type: ignore[no-any-return]
 
 
-def whole(what: str, value: Any, least: int = 1) -> int:
-    """Return the value if it is a whole number, `least` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidValue(f"{what} is {value!r}: give a whole number from {least} up")
+def whole(what: str, value: Any, least: int | None = 1) -> int:
+    """Return the value if it is a whole number, `least` or more; with None, any whole number will do."""
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        bound = "" if least is None else f" from {least} up"
+        raise InvalidValue(f"{what} is {value!r}: give a whole number{bound}")
     return value
 
 
@@ -74,7 +75,8 @@ def names(what: str, values: Any) -> tuple[str, ...]:
     """Return the values if they are several names, not one text."""
     several = isinstance(values, Iterable) and not isinstance(values, str)
     if not several or not all(isinstance(value, str) for value in values):
-        raise InvalidValue(f"{what} is {values!r}: give a list of names, such as ['{values}']")
+        such = f"such as [{values!r}]" if isinstance(values, str) else "each of them text"
+        raise InvalidValue(f"{what} is {values!r}: give a list of names, {such}")
     return tuple(values)
 
 

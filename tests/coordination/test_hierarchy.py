@@ -55,6 +55,7 @@ class TestRolesAndSkills:
         [
             ({"role": "boss"}, "worker, specialist, coordinator, supervisor"),
             ({"role": 3}, "role is 3"),
+            ({"superior": Member("sue")}, r"superior is Member\('sue'\): give some text"),
             ({"skills": {"network": 0}}, "level of 'network'"),
             ({"skills": {"network": 6}}, "from 1 to 5"),
             ({"skills": {"network": True}}, "level of 'network'"),
@@ -82,6 +83,23 @@ class TestRolesAndSkills:
     def test_nobody_is_called_person(self):
         with pytest.raises(InvalidValue, match="above the top"):
             Member("person")
+
+
+class TestTasks:
+    def test_an_assignee_is_a_name_and_requires_a_list(self):
+        with pytest.raises(InvalidValue, match=r"assignee is Member\('m'\): give some text"):
+            TeamTask("t", assignee=Member("m"))
+        with pytest.raises(InvalidValue, match=r"requires is 'network': give a list of names, such as \['network'\]"):
+            TeamTask("t", requires="network")
+
+    def test_a_task_in_place_of_its_id_is_refused_in_words(self, world):
+        board = staff(world)
+
+        async def scenario():
+            await board.outcome(await board.submit(TeamTask("t")))
+
+        with pytest.raises(InvalidValue, match="give the id of one"):
+            world.run(scenario())
 
 
 class TestPlaces:

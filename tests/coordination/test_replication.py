@@ -108,6 +108,10 @@ class TestQuorums:
             ReplicatedStore(world, **options)
         assert list(world.agents) == ["taken"]
 
+    def test_one_name_is_no_list_of_replicas(self):
+        with pytest.raises(InvalidValue, match="replicas is 'replica_1': give their number, or a list of names"):
+            ReplicatedStore(World(7), replicas="replica_1")
+
     def test_too_large_a_quorum_says_what_to_give(self):
         with pytest.raises(InvalidValue, match="write_quorum is 4, but there are 3 replicas: give 3 at most"):
             ReplicatedStore(World(7), write_quorum=4)

@@ -1105,3 +1105,10 @@ class TestOrchestratorGone:
             world.run(orchestrator.start(flow))
             world.run(until=1.0)
         assert audit(world.trace, flow) == []
+
+
+def test_a_world_without_agents_is_told_to_spawn_them():
+    world = World(7)
+    flow = Workflow("f", [Task("a", "work")])
+    with pytest.raises(InvalidWorkflow, match="nobody here has ever offered anything: spawn the agents first"):
+        world.run(world.spawn(Orchestrator()).execute(flow))

@@ -440,3 +440,8 @@ def test_names_with_brackets_are_struck(make_world):
     world.run(client.tell("agent[1]", "t"))
     world.run(until=1.0)
     assert struck_one.got == [] and world.trace.count("dropped") == 1
+
+
+def test_a_single_appointment_is_no_list():
+    with pytest.raises(InvalidValue, match=r"give a list, such as \[Crash\(agent='a'"):
+        FaultPlan(appointments=Crash("a", at=1.0))

@@ -261,7 +261,7 @@ class TaskBoard(TaskBook):
     def _abandon(self) -> None:
         """End every task when the board stops or crashes: nobody waits for one in vain."""
         self.when_gone(self._abandon)  # and the next time
-        self._stirred, reason = False, f"{self.name} has {'crashed' if self.state == 'error' else 'stopped'}"
+        self._stirred, reason = False, f"{self.name} is gone: {self.why_offline()}"
         for id in list(self._book):
             self._end(id, "cancelled", reason)
 

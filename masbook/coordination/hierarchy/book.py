@@ -76,11 +76,13 @@ class TeamTask:
         require.not_negative("duration", self.duration)
         if self.timeout is not None:
             require.positive("timeout", self.timeout)
+        if self.assignee is not None:
+            require.text("assignee", self.assignee)
         several = isinstance(self.subtasks, list | tuple)
         if not several or not all(isinstance(sub, TeamTask) for sub in self.subtasks):
             raise InvalidValue(f"subtasks is {self.subtasks!r}: give a list of TeamTask(title, ...)")
         object.__setattr__(self, "subtasks", tuple(self.subtasks))
-        object.__setattr__(self, "requires", check_levels(self.requires))
+        object.__setattr__(self, "requires", check_levels(self.requires, "requires"))
         object.__setattr__(self, "data", freeze(self.data, "data"))
 
     @property
@@ -94,9 +96,9 @@ class TeamTask:
         return " + ".join(f"{skill} {level}" for skill, level in self.levels.items()) or "work"
 
 
-def check_levels(skills: Any) -> FrozenDict:
+def check_levels(skills: Any, what: str = "skills") -> FrozenDict:
     """Return levels by skill, 1 for those of a mere list; InvalidValue for what is no level or no name."""
-    found = skills if isinstance(skills, Mapping) else dict.fromkeys(require.names("skills", skills), 1)
+    found = skills if isinstance(skills, Mapping) else dict.fromkeys(require.names(what, skills), 1)
     for skill, level in found.items():
         if not isinstance(skill, str) or not skill.strip():
             raise InvalidValue(f"a skill called {skill!r}: give it a name, such as 'billing'")
@@ -168,7 +170,7 @@ class TaskBook(Agent):
     # Entering
 
     def _find(self, task: str) -> TeamTask:
-        if task not in self._book:
+        if not isinstance(task, str) or task not in self._book:
             raise InvalidValue(f"no task {task!r} on {self.name}, which has {len(self._book)}: give the id of one")
         return self._book[task]
 

@@ -76,7 +76,8 @@ class Member(Agent):
         """Give it its place; by default a worker has a capacity of 3, others of 5. `options` are those of Agent."""
         self.role = Role(require.one_of("role", getattr(role, "value", role), [known.value for known in Role]))
         self.levels = _levels(skills)
-        self.superior, self.board = superior, board
+        self.superior = None if superior is None else require.text("superior", superior)
+        self.board = board
         usual = 3 if self.role is Role.WORKER else 5
         self.capacity = usual if capacity is None else require.whole("capacity", capacity)
         self.hand: dict[str, None] = {}  # ids of the tasks it works on, in order; the board writes them

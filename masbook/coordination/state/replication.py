@@ -74,6 +74,8 @@ class ReplicatedStore(WatchedStore):
     ) -> None:
         super().__init__(world, name)
         listed = replicas if isinstance(replicas, list | tuple) else None
+        if isinstance(replicas, str):
+            raise InvalidValue(f"replicas is {replicas!r}: give their number, or a list of names")
         number = require.whole("replicas", replicas if listed is None else len(listed))
         self.replicas = require.names("replicas", listed or [f"{name}_{i}" for i in range(1, number + 1)])
         names = dict.fromkeys((name, *self.replicas))

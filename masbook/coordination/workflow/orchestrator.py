@@ -164,8 +164,8 @@ class Orchestrator(Execution):
         for task in tasks:
             for name in (task.capability, *(task.compensation or ())[:1]):
                 if name not in offered:
-                    can = ", ".join(sorted(offered)) or "nothing"
-                    raise InvalidWorkflow(f"{task.id!r} needs {name!r}; nobody here has ever offered that, but {can}")
+                    can = f"that, but {', '.join(sorted(offered))}" if offered else "anything: spawn the agents first"
+                    raise InvalidWorkflow(f"{task.id!r} needs {name!r}; nobody here has ever offered {can}")
             for name, amount in task.resources.items():
                 if amount > capacities.get(name, 0.0):
                     has = f"there is {capacities.get(name, 0.0):g}; declare as much in resources={{...}}"

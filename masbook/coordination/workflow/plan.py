@@ -54,7 +54,7 @@ class Task:
         if not all(isinstance(name, str) and name for name in (self.id, self.capability)):
             raise InvalidWorkflow(f"Task({self.id!r}, {self.capability!r}): give two names, as in Task('a', 'read')")
         require.whole("retries", self.retries, least=0)
-        require.whole("priority", self.priority, least=-(10**9))
+        require.whole("priority", self.priority, least=None)
         require.not_negative("backoff", self.backoff)
         if self.timeout is not None:
             require.positive("timeout", self.timeout)
