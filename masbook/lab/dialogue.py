@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..llm.conversation import Conversation
 
 COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.BLACK)
-_TOPICS = ("hear", "take_turn", "take_turn_in_parts")
+_TURNS = ("take_turn", "take_turn_in_parts")
+_LOST = ("failed", "cancelled", "dropped", "dead")
 _COLUMNS = {"talk": "str", "number": "Int64", "time": "float64", "speaker": "str", "text": "str"}
 _COLUMNS |= {"heard": "int64", "missed": "str", "error": "str"}
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|~$-])")  # what Markdown takes for more than text
@@ -36,30 +37,36 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
     """
     talk, source = (None, source) if isinstance(source, Source) else (source.name, source.participants[0].world)
     said: dict[tuple[str, int], dict[str, Any]] = {}
-    for request in story.requests(story.read(source)[0]):
-        row, content = request.row, request.row[SENT["content"]]
-        topic, name = row[SENT["topic"]], content.get("talk")
-        if topic not in _TOPICS or name is None or talk not in (None, name):
+    rows = story.read(source)[0]
+    for letter in story.letters(rows):
+        content = letter.row[SENT["content"]]
+        if letter.row[SENT["topic"]] != "hear" or letter.row[SENT["type"]] not in ("request", "tell"):
             continue
-        failed = request.outcome not in ("reply", "pending")
-        if topic != "hear":
-            if failed:
-                said[name, -row[SENT["message"]]] = _line(request, request.error or request.outcome)
+        if "talk" not in content or talk not in (None, content["talk"]):
             continue
-        line = said.setdefault((name, content["number"]), _line(request))
-        line["heard"] += request.outcome == "reply"
-        line["missed"] += [row[SENT["to"]]] if failed else []
+        line = said.setdefault((content["talk"], content.get("number", 0)), _line(letter.row))
+        for copy in letter.copies:
+            line["heard"] += copy.outcome == "handled"
+            line["missed"] += [copy.to] if copy.outcome in _LOST else []
+    for request in story.requests(rows):
+        name = request.row[SENT["content"]].get("talk")
+        if (
+            request.row[SENT["topic"]] in _TURNS
+            and talk in (None, name)
+            and request.outcome not in ("reply", "pending")
+        ):
+            said[name, -request.row[SENT["message"]]] = _line(request.row, request)
     lines = sorted(said.values(), key=lambda line: line["time"])
     columns = {name: [line[name] for line in lines] for name in _COLUMNS}
     return table({**columns, "missed": [", ".join(names) or None for names in columns["missed"]]}, _COLUMNS)
 
 
-def _line(request: story.Request, error: str | None = None) -> dict[str, Any]:
+def _line(row: story.Row, failed: story.Request | None = None) -> dict[str, Any]:
     """Return the row of what was said, or of a reply that failed: its speaker is who was asked for it."""
-    row, content = request.row, request.row[SENT["content"]]
-    speaker, time = row[SENT["sender"]], row[0]
-    if error is not None:
-        speaker, time = row[SENT["to"]], time if math.isnan(request.answered) else request.answered
+    content, speaker, time, error = row[SENT["content"]], row[SENT["sender"]], row[0], None
+    if failed is not None:
+        speaker, time = row[SENT["to"]], time if math.isnan(failed.answered) else failed.answered
+        error = failed.error or failed.outcome
     facts = {"talk": content["talk"], "number": content.get("number"), "time": time, "speaker": speaker}
     return {**facts, "text": content.get("text"), "heard": 0, "missed": [], "error": error}
 

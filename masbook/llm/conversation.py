@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RunUsage
 
-from ..errors import AgentOffline, InvalidValue, LimitReached, MasbookError, describe
+from ..errors import AgentOffline, InvalidValue, LimitReached, MasbookError, RequestCycle, describe
 from ..runtime import require
 from ..runtime.message import Message
 from .budget import Budget
@@ -186,7 +186,8 @@ class Conversation:
     ) -> list[MasbookError | None]:
         """Send each of the others its copy, all in one instant, so that speakers are heard everywhere in one order.
 
-        Return for each None once it has heard it, or the error that kept it from that.
+        Return for each None once it has heard it, or the error that kept it from that. Who waits for the speaker itself
+        is told, and hears it later.
         """
         requests = speaker.world.bus.requests
         sent: list[Message] = []
@@ -196,6 +197,10 @@ class Conversation:
                 future: asyncio.Future[None] = speaker.world.loop.create_future()
                 try:
                     sent.append(requests.ask(speaker, one.name, "hear", content, self.timeout, 0, future)[0])
+                    copies.append(future)
+                except RequestCycle:
+                    await speaker.tell(one.name, "hear", content)
+                    future.set_result(None)
                     copies.append(future)
                 except MasbookError as error:
                     copies.append(error)

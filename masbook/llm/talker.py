@@ -15,6 +15,8 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from ..errors import InvalidValue
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
+from ..runtime.message import MessageType
+from ..runtime.worker import current_worker
 from .budget import Budget, Ledger
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ class Talker(Agent):
     @capability(cost=0.0)
     async def hear(self, talk: str, text: str, number: int = 0) -> None:
         """Take in what another one has said in a conversation; `number` counts what is said there, from 0."""
+        message, worker = self.handling(), current_worker.get()
+        if talk not in self.talks and worker is not None and message is not None and message.type is MessageType.TELL:
+            return worker.fail(self._over(talk))  # it comes too late, which is nobody's fault
         self._require_in(talk)
         self.remember(text, talk)
 
@@ -89,7 +94,10 @@ class Talker(Agent):
 
     def _require_in(self, talk: str) -> None:
         if talk not in self.talks:
-            raise InvalidValue(f"{self.name} is not in the conversation {talk!r}; it may be over")
+            raise self._over(talk)
+
+    def _over(self, talk: str) -> InvalidValue:
+        return InvalidValue(f"{self.name} is not in the conversation {talk!r}; it may be over")
 
     def _forget_over(self, talk: str) -> None:
         if talk not in self.talks:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import RunContext
 
-from masbook import Agent, Crash, FaultPlan, World, simulate
+from masbook import Agent, Crash, FaultPlan, World, on, simulate
 from masbook.errors import AgentCrashed, AgentOffline, InvalidValue, LimitReached, WorldError
 from masbook.lab import Transcript, frames
 from masbook.llm import Conversation, LLMAgent, fan_out, offline, pipeline, scripted, tool_call
@@ -307,6 +307,37 @@ def test_replies_side_by_side_do_not_wait_for_each_other(world):
             assert len(talk.transcript) == 3
 
     world.run(meet())
+
+
+class Herald(LLMAgent):
+    @on("news")
+    async def pass_on(self, message):
+        await self.say(message.content["text"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agents_that_speak_while_they_handle_something_hear_each_other(seed):
+    async def heralds(world):
+        ann, bob, cid = [world.spawn(Herald(name, model="offline:instant")) for name in ("ann", "bob", "cid")]
+        crier = world.spawn(Agent("crier"))
+        async with ann | bob | cid as talk:
+            await crier.publish("news", text="Peace!")
+            await crier.sleep(1.0)
+            assert [heard(one) for one in talk.participants] == [["Peace!"] * 2] * 3
+        return [said.missed for said in talk.transcript]
+
+    run = simulate(heralds, seed=seed, schedule="shuffled")
+    assert run.result == [{}, {}, {}]
+    assert frames.transcript(run)["heard"].tolist() == [2, 2, 2]
+
+
+def test_what_is_told_when_a_conversation_is_over_is_a_failure_and_no_crash(world):
+    (ann,) = team(world, "ann")
+    client = world.spawn(Agent("client"))
+    world.run(client.tell("ann", "hear", talk="talk-1", text="Hello?"))
+    world.run(until=1)
+    assert ann.state == "idle"
+    assert world.trace.count("failed", "ann") == 1
 
 
 def test_a_model_may_speak_in_the_conversation_by_a_tool(world):
