@@ -654,3 +654,11 @@ class TestBadInput:
             world.run(client.request("resolver", "resolve", conflict=bad))
         with pytest.raises(InvalidValue, match="strategy"):
             world.run(client.request("resolver", "resolve", conflict=conflict(), strategy="luck"))
+
+
+def test_strategies_without_names_are_refused():
+    async def lottery(case):
+        return case.award("a")
+
+    with pytest.raises(InvalidValue, match="give functions by name"):
+        ConflictResolver("resolver", strategies=[lottery])

@@ -596,7 +596,7 @@ class TestSelection:
         coordinator, client = staffed(world), world.spawn(Agent("client"))
         stranger = world.run(world.registry.find("client"))
         coordinator.selection = lambda free, random: [stranger]
-        with pytest.raises(AgentCrashed, match=r"the selection returned \['client'\]"):
+        with pytest.raises(AgentCrashed, match=r"the selection returned .*entries of `free`"):
             world.run(client.request("coordinator", "execute", capability="measure"))
 
     def test_many_skills_are_shared_out_so_that_all_fit(self, world):
@@ -791,6 +791,20 @@ class TestBadInput:
         for task in ("task-9", 9, ["task-9"]):
             with pytest.raises(InvalidValue, match="knows no task"):
                 world.run(getattr(coordinator, operation)(task))
+
+    def test_a_shutdown_before_anything_has_happened_counts(self, world):
+        coordinator = staffed(world)
+
+        async def at_once():
+            await coordinator.submit("measure")
+            await coordinator.shutdown()
+            await coordinator.execute("measure")
+
+        with pytest.raises(AgentOffline, match="has been shut down"):
+            world.run(at_once())
+        coordinator.stop()
+        coordinator.restart()
+        assert world.run(coordinator.execute("measure")).status == "completed"
 
     def test_a_negative_time_for_the_shutdown(self, world):
         coordinator = staffed(world)

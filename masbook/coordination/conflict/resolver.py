@@ -67,6 +67,8 @@ class ConflictResolver(Agent):
         of its own, or None.
         """
         super().__init__(name, concurrency=1000)  # it mostly waits
+        if not isinstance(strategies or {}, Mapping):
+            raise InvalidValue(f"strategies is {strategies!r}: give functions by name, such as {{'lottery': lottery}}")
         for label, strategy in (strategies or {}).items():
             require_async(strategy, f"the strategy {label!r}")
         if ask_person is not None:

@@ -36,9 +36,10 @@ SELECTIONS: dict[str, Selection] = {"least_loaded": least_loaded, "random": at_r
 
 def ranked(selection: Selection, random: Random, doubted: Container[str], free: Sequence[Registration]) -> list[str]:
     """Return the names of free workers in the order of the selection, those that failed at their last part last."""
-    names = [entry.name for entry in selection(free, random)]
-    if strangers := sorted({*names} - {entry.name for entry in free}):
-        raise InvalidValue(f"the selection returned {strangers}: return entries of `free`, the best first")
+    chosen = selection(free, random)
+    if not isinstance(chosen, Iterable) or any(entry not in free for entry in chosen):
+        raise InvalidValue(f"the selection returned {chosen!r}: return a list of entries of `free`, the best first")
+    names = [entry.name for entry in chosen]
     return sorted(names, key=doubted.__contains__)
 
 

@@ -58,7 +58,6 @@ class Coordinator(Agent):
 
     async def on_start(self) -> None:
         """Hear of workers who come, or come back."""
-        self._closed = False
         self.world.registry.watch(self._welcome)
 
     @capability
@@ -150,6 +149,7 @@ class Coordinator(Agent):
         if timeout is not None:
             require.positive("timeout", timeout)
         self._closed = True
+        self.when_gone(self._reopen)
         left, reason = list(self._unfinished), f"{self.name} is shut down"
         early = [job for job in left if job.stage == "waiting" and not drain]
         back = {job for job in early if self._conclude(job, "cancelled", reason)}
@@ -160,6 +160,10 @@ class Coordinator(Agent):
         except TimeoutError:
             back |= {job for job in left if self._conclude(job, "cancelled", reason)}
         return [job.ended.result() for job in left if job in back]
+
+    def _reopen(self) -> None:
+        """Take tasks again when it lives again."""
+        self._closed = False
 
     # Whom to give what
 

@@ -115,7 +115,7 @@ class Barrier(Named):
         """Return the name of an agent that may come here; see `check_agent`."""
         self.check_agent(agent, present)
         if self._known and agent.name not in self._known:
-            raise InvalidValue(f"{agent.name} is no party of {self}: {', '.join(self._known)} are")
+            raise InvalidValue(f"{agent.name} is no party of {self}; its parties: {', '.join(self._known)}")
         return agent.name
 
     def _join(self, agent: Agent) -> None:
