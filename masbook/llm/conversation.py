@@ -86,6 +86,8 @@ class Conversation:
         if self._chair is not None:
             raise InvalidValue(f"{self!r} is open already; write {self!r} again for another conversation")
         world = world_of(self.participants)
+        for one in self.participants:
+            one.check_online("take part")
         self.name = world.new_id("talk")
         self._chair = world.spawn(Chair(self.name))
         self.transcript, self._usage, self._replies = [], RunUsage(), 0
@@ -113,8 +115,7 @@ class Conversation:
         if not isinstance(text, str):
             raise InvalidValue(f"{one.name} says {text!r}: give it text")
         self._require_open()
-        if not one.online:
-            raise AgentOffline(f"{one.name} cannot speak: {one.why_offline()}")
+        one.check_online("speak")
         one.messages = one.conversations.setdefault(self.name, [])
         one.messages.append(ModelResponse([TextPart(text)], timestamp=date(one.now)))
         return await self._pass_on(one, text)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PydanticUserError, TypeAdapter
 
-from ..errors import AgentOffline, InvalidValue, WorldError
+from ..errors import InvalidValue, WorldError
 from ..runtime.agent import Agent
 from ..runtime.message import freeze
 from .talker import Talker
@@ -131,15 +131,13 @@ def restored(agent: Talker, output: Any) -> Any:
         return output
 
 
-def world_of(agents: Iterable[Agent]) -> World:
-    """Return the world that all agents live in; WorldError or AgentOffline if there is none."""
-    first, *others = agents
-    for one in (first, *others):
-        if one.world is not first.world:
-            raise WorldError(f"{first.name} and {one.name} live in different worlds; spawn them in one")
-        if not one.online:
-            raise AgentOffline(f"{one.name} is not there: {one.why_offline()}")
-    return first.world
+def world_of(agents: Sequence[Agent]) -> World:
+    """Return the world that all agents live in; WorldError if there is none."""
+    world = agents[0].world
+    for one in agents:
+        if one.world is not world:
+            raise WorldError(f"{agents[0].name} and {one.name} live in different worlds; spawn them in one")
+    return world
 
 
 def _agents(agents: Iterable[Talker]) -> list[Talker]:
@@ -154,7 +152,7 @@ def _agents(agents: Iterable[Talker]) -> list[Talker]:
 
 @asynccontextmanager
 async def _chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
-    world = agents[0].world
+    world = world_of(agents)
     chair = world.spawn(Chair(world.new_id(kind)))
     try:
         yield chair

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
-from ..errors import InvalidValue
+from ..errors import AgentOffline, InvalidValue
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from ..runtime.message import MessageType
@@ -37,11 +37,11 @@ class Talker(Agent):
         super().__init__(name, **options)
         self.talks: dict[str, Conversation] = {}  # those that are open, by name
 
-    def __or__(self, other: Talker) -> Conversation:
+    def __or__(self, other: Talker | Conversation) -> Conversation:
         """Return a conversation of two, to be opened with `async with`."""
         from .conversation import Conversation  # here: a conversation is made of talkers
 
-        return Conversation(self, other)
+        return Conversation(self, *(other.participants if isinstance(other, Conversation) else (other,)))
 
     async def say(self, text: str) -> None:
         """Say something in the conversation around the call; returns when the others have heard it."""
@@ -81,6 +81,11 @@ class Talker(Agent):
                     yield part
         finally:
             self._forget_over(talk)
+
+    def check_online(self, what: str) -> None:
+        """Raise AgentOffline, with the reason, if the agent is not there to do something."""
+        if not self.online:
+            raise AgentOffline(f"{self.name} cannot {what}: {self.why_offline()}")
 
     def _turn(self, talk: str, prompt: str | None) -> tuple[str | None, str, Budget]:
         """Return prompt, conversation and budget of a turn: without a prompt it is an answer to what was heard."""

@@ -38,7 +38,7 @@ def test_what_one_says_reaches_the_others_as_what_a_user_said(world):
             return talk
 
     talk = world.run(meet())
-    assert len(talk.participants) == 3
+    assert talk.participants == (researcher | (analyst | presenter)).participants == (researcher, analyst, presenter)
     assert [(one.speaker, one.text) for one in talk.transcript] == [
         ("researcher", "I collected data on market trends."),
         ("analyst", "The data shows 25% growth in Q3."),
@@ -445,9 +445,12 @@ def test_bad_input_is_refused_at_once(world):
         with pytest.raises(WorldError, match="different worlds"):
             World(seed=1).spawn(stranger)
             await enter(ann | stranger)
+        with pytest.raises(WorldError, match="different worlds"):
+            await fan_out([ann, stranger], "Hello?")
         await bob.stop()
         with pytest.raises(AgentOffline):
             await enter(ann | bob)
+        assert [one.status for one in await fan_out([bob, ann], "Hello?")] == ["failed", "completed"]
 
     world.run(inside())
     assert not ann.talks
