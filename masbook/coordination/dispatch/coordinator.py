@@ -95,8 +95,7 @@ class Coordinator(Agent):
         self._record("task_added", self.name, job, capability=", ".join(dict.fromkeys(needed)), priority=urgency)
         job.ends.append(self.when_gone(partial(self._abandon, job)))
         if timeout is not None:
-            late = partial(self._conclude, job, "timed_out", f"not done within {timeout:g} s")
-            job.ends.append(world.loop.call_later(timeout, late).cancel)
+            job.ends.append(world.loop.call_later(timeout, self._time_out, job, timeout).cancel)
         self._look()
         return asked.task
 
@@ -285,6 +284,12 @@ class Coordinator(Agent):
         self._record("task_ended", self.name, job, status=status, reason=error)
         job.ended.set_result(job.outcome(self.now, error, value))
         return True
+
+    def _time_out(self, job: Job, timeout: float) -> None:
+        """End a task that took too long; say what it lacked, if it still waited for workers."""
+        wait = self.world.waits.get(job)
+        lack = "" if wait is None else f": it {wait.what.partition(f'{job.asked.task} ')[2]}"
+        self._conclude(job, "timed_out", f"not done within {timeout:g} s{lack}")
 
     def _abandon(self, job: Job) -> None:
         """End a task: the coordinator itself has stopped or crashed."""
