@@ -1,0 +1,4 @@
+"""Toolsets: what a society offers, given to a model as tools.
+
+In order of reading: `capabilities` makes tools of what any agent can do; `bus` has those for messages and shared state.
+"""
