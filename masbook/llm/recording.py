@@ -46,7 +46,8 @@ def replay(name: str | Path) -> Replay:
     """Return a model that answers as recorded; InvalidRecording lists the recordings there are.
 
     A request is answered by the recorded one that is equal, first among those of the same agent, each once; if there
-    is none, RecordingMismatch says where it differs from the next that the agent made then.
+    is none, RecordingMismatch says where it differs from the next that the agent made then. `unused` and `check` of the
+    model tell whether all of the recording was needed.
     """
     return Replay(path_of(name))
 
@@ -155,6 +156,18 @@ class Replay(LocalModel):
         """Begin afresh in a world; whoever spawns an agent with this model calls it."""
         if self._world is not world:
             self._world, self._left = world, list(self._calls)
+
+    def unused(self) -> list[str]:
+        """Return the recorded calls that nobody has made in this world yet: who made each, and what was asked last."""
+        return [f"{call['agent'] or 'somebody'}: {str(call['request']['messages'][-1:])[:100]}" for call in self._left]
+
+    def check(self) -> None:
+        """Raise RecordingMismatch, with the calls, unless all were made again.
+
+        Unlike a script, a world does not do so by itself at its end: to replay a part of a recording is no mistake.
+        """
+        if left := self.unused():
+            raise RecordingMismatch(f"nobody has made {len(left)} calls of {self.path.name}: {'; '.join(left[:10])}")
 
     async def think(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
