@@ -37,8 +37,8 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
     """
     talk, source = (None, source) if isinstance(source, Source) else (source.name, source.participants[0].world)
     said: dict[tuple[str, int], dict[str, Any]] = {}
-    rows = story.read(source)[0]
-    for letter in story.letters(rows):
+    told, _ = story.tell(source)
+    for letter in told.letters.values():
         content = letter.row[SENT["content"]]
         if letter.row[SENT["topic"]] != "hear" or letter.row[SENT["type"]] not in ("request", "tell"):
             continue
@@ -48,7 +48,7 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
         for copy in letter.copies:
             line["heard"] += copy.outcome == "handled"
             line["missed"] += [copy.to] if copy.outcome in _LOST else []
-    for request in story.requests(rows):
+    for request in told.requests():
         name = request.row[SENT["content"]].get("talk")
         if (
             request.row[SENT["topic"]] in _TURNS
@@ -61,7 +61,7 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
     return table({**columns, "missed": [", ".join(names) or None for names in columns["missed"]]}, _COLUMNS)
 
 
-def _line(row: story.Row, failed: story.Request | None = None) -> dict[str, Any]:
+def _line(row: story.Row, failed: story.Letter | None = None) -> dict[str, Any]:
     """Return the row of what was said, or of a reply that failed: its speaker is who was asked for it."""
     content, speaker, time, error = row[SENT["content"]], row[SENT["sender"]], row[0], None
     if failed is not None:

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
@@ -63,7 +64,7 @@ def messages(source: Source) -> pd.DataFrame:
     handled, failed, lost int64, how many of its copies were (lost is dropped or dead), and status str: the outcome of
     its copies as in `deliveries`, `mixed` where they differ, `no recipient` where there are none.
     """
-    sent = story.letters(story.read(source)[0])
+    sent = story.tell(source)[0].letters.values()
     columns = columns_of([letter.row for letter in sent], SENT)
     columns = {name: columns[name] for name in ("time", "message", "type", "sender", *list(SENT)[5:])}
     outcomes = [Counter(copy.outcome for copy in letter.copies) for letter in sent]
@@ -93,7 +94,7 @@ def deliveries(source: Source) -> pd.DataFrame:
     message in hand at the end) or `in flight` (under way, or in the mailbox); reason str, for what failed or was lost.
     Ordered by message, then by recipient as first heard of.
     """
-    pairs = [(letter.row, copy) for letter in story.letters(story.read(source)[0]) for copy in letter.copies]
+    pairs = [(letter.row, copy) for letter in story.tell(source)[0].letters.values() for copy in letter.copies]
     columns = {name: [row[SENT[name]] for row, _ in pairs] for name in ("message", "type", "sender")}
     return table(
         {
@@ -120,7 +121,7 @@ def requests(source: Source) -> pd.DataFrame:
     str: `reply`, `error`, `timed_out`, `cancelled` (who asked gave up), `dead` (nobody could take it) or `pending`;
     error str: what went wrong.
     """
-    found = story.requests(story.read(source)[0])
+    found = story.tell(source)[0].requests()
     names = {"message": "message", "sender": "sender", "to": "to", "capability": "topic"}
     return table(
         {
@@ -143,18 +144,18 @@ def agents(source: Source) -> pd.DataFrame:
     since it was spawned, missing where no time has passed.
     """
     rows, end = story.read(source)
-    lives = story.intervals(rows, end)
-    spawned = {row[2]: dict(zip(KINDS["spawned"], row[3:], strict=True)) for row in rows if row[1] == "spawned"}
-    facts = [spawned.get(who, {"type": "service", "concurrency": 1}) for who in lives]
+    lives = story.Story(rows).agents()
+    facts = [_born(life.spawned) for life in lives.values()]
+    pasts = [life.intervals(end) for life in lives.values()]
     count = Counter((row[1], row[2]) for row in rows)
-    busy = [sum(life.in_hand * (life.end - life.start) for life in past) for past in lives.values()]
-    slots = [fact["concurrency"] * (end - past[0].start) for fact, past in zip(facts, lives.values(), strict=True)]
+    busy = [sum(life.in_hand * (life.end - life.start) for life in past) for past in pasts]
+    slots = [fact["concurrency"] * (end - past[0].start) for fact, past in zip(facts, pasts, strict=True)]
     return table(
         {
             "who": list(lives),
             **{name: [fact.get(name) for fact in facts] for name in ("type", "parent", "concurrency")},
-            "spawned": [past[0].start for past in lives.values()],
-            "state": [past[-1].state for past in lives.values()],
+            "spawned": [past[0].start for past in pasts],
+            "state": [past[-1].state for past in pasts],
             **{column: [count[kind, who] for who in lives] for column, kind in _COUNTED.items()},
             "busy": busy,
             "utilisation": [work / room if room else math.nan for work, room in zip(busy, slots, strict=True)],
@@ -165,6 +166,11 @@ def agents(source: Source) -> pd.DataFrame:
 
 _COUNTED = {"sent": "sent", "received": "delivered", "handled": "handled", "failed": "failed"}
 _COUNTED |= {"crashes": "crashed", "restarts": "restarted"}
+
+
+def _born(row: story.Row | None) -> dict[str, Any]:
+    """Return what the trace says of an agent's birth; services such as the registry are there from the beginning."""
+    return {"type": "service", "concurrency": 1} if row is None else dict(zip(KINDS["spawned"], row[3:], strict=True))
 
 
 def faults(source: Source) -> pd.DataFrame:
@@ -197,7 +203,8 @@ def states(source: Source) -> pd.DataFrame:
     Columns: who, state str (`idle`; `busy` with at least one message in hand; `error` after a crash; `offline` after a
     stop); start, end, duration float64. States passed through in no time are left out.
     """
-    merged = [(who, life) for who, past in story.intervals(*story.read(source)).items() for life in _merged(past)]
+    told, end = story.tell(source)
+    merged = [(who, life) for who, past in told.agents().items() for life in _merged(past.intervals(end))]
     return table(
         {
             "who": [who for who, _ in merged],
@@ -215,14 +222,10 @@ def health(source: Source) -> pd.DataFrame:
     Columns: who, health str (`healthy`, `degraded`, `unhealthy`, or `removed` until it is registered again); start,
     end, duration float64. An interval ends with the run, or with the agent's stop.
     """
-    rows, end = story.read(source)
-    changes: dict[str, list[tuple[str | None, float]]] = {}
-    for time, kind, who, *facts in rows:
-        if kind in story.REGISTRY:
-            changes.setdefault(who, []).append((story.health(kind, facts[0]), time))
+    told, end = story.tell(source)
     spans = [
         (who, now, start, until)
-        for who, past in changes.items()
+        for who, past in told.health.items()
         for (now, start), (_, until) in pairwise([*past, (None, end)])
         if now is not None and until > start
     ]

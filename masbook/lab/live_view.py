@@ -1,13 +1,13 @@
 """The live view: what is going on in a world, ten times a second, drawn in the browser.
 
-A `Picture` follows the trace of one world and makes frames, plain data; `LiveView` is the widget that draws them
-(`live_view.js`, loaded inline). The world's thread only appends events to a queue; whoever asks for a frame, on the
-kernel's loop, folds them. To draw something else, write another front end for the same frames.
+A `Picture` follows the story of one world and makes frames, plain data; `LiveView` is the widget that draws them
+(`live_view.js`, loaded inline). The world's thread only appends rows to its trace; whoever asks for a frame, on the
+kernel's loop, reads those that are new. To draw something else, write another front end for the same frames.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,17 @@ import anywidget
 import traitlets
 
 from ..runtime.agent import Agent
-from ..runtime.message import MessageType
-from ..runtime.trace import Event
 from ..runtime.world import World
-from .story import REGISTRY, health
+from .story import SENT, Row, Story
 
 AGENTS, EDGES, FLIGHTS = 400, 300, 40  # how much of each a frame shows
-_FLIGHT_STYLES = {
-    MessageType.REQUEST: "request",
-    MessageType.REPLY: "reply",
-    MessageType.PART: "reply",
-    MessageType.END: "reply",
-    MessageType.ERROR: "error",
-    MessageType.TELL: "tell",
-    MessageType.CANCEL: "tell",
-    MessageType.SYSTEM: "tell",
-    MessageType.PUBLISH: "publish",
-    MessageType.BROADCAST: "broadcast",
-    MessageType.HEARTBEAT: "heartbeat",
-}
-_ANSWERS = {MessageType.REPLY: "replies", MessageType.END: "replies", MessageType.ERROR: "errors"}
+_STYLES = {
+    "part": "reply",
+    "end": "reply",
+    "cancel": "tell",
+    "system": "tell",
+}  # other messages are drawn as their type
+_TO, _TYPE, _TOPIC = SENT["to"], SENT["type"], SENT["topic"]
 
 
 class LiveView(anywidget.AnyWidget):
@@ -46,29 +37,26 @@ class LiveView(anywidget.AnyWidget):
 
 
 class Picture:
-    """What there is to see of a world, folded from its trace; mailboxes and states are read from the agents.
+    """What there is to see of a world, told from its trace; mailboxes and states are read from the agents.
 
-    `frame()` is called from one thread, which need not be the world's.
+    `frame()` is called from one thread, which need not be the world's. The trace must keep every row.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._events: deque[Event] = deque()
+        self._story = Story()
+        self._read = 0  # rows of the trace
         self._counts: Counter[str] = Counter()
-        self._letters: dict[int, tuple[str, str, str, bool]] = {}  # sender, style, topic, whether it has one recipient
-        self._asked: dict[int, float] = {}  # when each request that has no answer yet was sent
-        self._waited = 0.0
-        self._health: dict[str, str | None] = {}
         self._edges: Counter[tuple[str, str]] = Counter()
-        self._work: dict[str, dict[int, str]] = {}
         self._flights: dict[tuple[int, str], list[str]] = {}
         self._serial = 0
-        world.trace.observe(self._events.append)
 
     def frame(self) -> dict[str, Any]:
         """Return what has become visible since the last frame, as plain data."""
-        while self._events:
-            self._fold(self._events.popleft())
+        rows = self._world.trace.rows[self._read :]
+        self._read += len(rows)
+        for row in rows:
+            self._take(row)
         agents = self._agents()
         places = {agent.name: i for i, agent in enumerate(agents)}
         flights = [flight for flight in self._flights.values() if flight[0] in places and flight[1] in places]
@@ -91,16 +79,16 @@ class Picture:
         `mean_latency` is in virtual seconds from request to answer; `answered` is the share of the requests that have
         ended (answered, with an error or not, or timed out) that got what they asked for. None where none has ended.
         """
-        count, sent = self._counts, self._counts["sent"] + self._counts["duplicated"]
+        count, outcomes = self._counts, self._story.outcomes
+        answers = outcomes["reply"] + outcomes["error"]
+        ended = answers + outcomes["timed_out"]
         names = ("sent", "delivered", "handled", "failed", "dropped", "dead", "timed_out")
-        answers = count["replies"] + count["errors"]
-        ended = answers + count["timed_out"]
-        shares = {
-            "mean_latency": self._waited / answers if answers else None,
-            "answered": count["replies"] / ended if ended else None,
+        return {
+            **{name: count[name] for name in names},
+            "in_flight": count["sent"] + count["duplicated"] - count["delivered"] - count["dropped"] - count["dead"],
+            "mean_latency": self._story.waited / answers if answers else None,
+            "answered": outcomes["reply"] / ended if ended else None,
         }
-        in_flight = sent - count["delivered"] - count["dropped"] - count["dead"]
-        return {**{name: count[name] for name in names}, "in_flight": in_flight, **shares}
 
     def _agents(self) -> list[Agent]:
         agents = list(self._world.agents.values())[:AGENTS]
@@ -109,9 +97,9 @@ class Picture:
 
     def _agent(self, agent: Agent) -> list[Any]:
         """Return name, state, messages waiting, the topic it works on, and its health where that is not healthy."""
-        work = next(iter(self._work.get(agent.name, {}).values()), "")
-        found = self._health.get(agent.name)
-        return [agent.name, agent.state, len(agent.mailbox), work, "" if found in (None, "healthy") else found]
+        life, health = self._story.lives.get(agent.name), self._story.health.get(agent.name, [(None, 0.0)])[-1][0]
+        work = self._story.letters[life.in_hand[0]].row[_TOPIC] if life is not None and life.in_hand else ""
+        return [agent.name, agent.state, len(agent.mailbox), work, "" if health in (None, "healthy") else health]
 
     def _hubs(self) -> list[str]:
         """Return the one or two agents that talk to more than half of the others, as in `topology`."""
@@ -119,45 +107,21 @@ class Picture:
         hubs = [name for name, number in partners.items() if number > len(self._world.agents) / 2]
         return hubs if len(self._world.agents) > 3 and len(hubs) <= 2 else []
 
-    def _fold(self, event: Event) -> None:
-        kind, who, facts = event.kind, event.who, event.facts
-        if kind == "sent":
-            self._fold_sent(event)
-            return
-        self._counts[kind] += 1
-        message = facts.get("message", 0)
-        if kind == "delivered" and message in self._letters:
-            sender, style, topic, direct = self._letters[message]
-            if style not in ("reply", "error"):  # those are handed to whoever waits for them
-                self._work.setdefault(who, {})[message] = topic
-            if not direct:
-                self._fly(message, sender, who, style, topic)
-        elif kind in ("dropped", "dead") and message in self._letters:
-            sender, _, topic, _ = self._letters[message]
-            self._fly(message, sender, who, "lost", topic)
-        elif kind in ("handled", "failed", "cancelled"):
-            self._work.get(who, {}).pop(message, None)
-        elif kind in ("crashed", "stopped"):
-            self._work.pop(who, None)
-        elif kind == "timed_out":
-            self._asked.pop(message, None)
-        elif kind in REGISTRY:
-            self._health[who] = health(kind, next(iter(facts.values())))
+    def _take(self, row: Row) -> None:
+        """Go on with the next row: count it, and let what it says fly."""
+        self._story.take(row)
+        _, kind, who, *facts = row
+        self._counts[kind] += row[SENT["copies"]] if kind == "sent" else 1
+        if kind == "sent" and row[_TO] is not None:
+            self._fly(row, row[_TO])
+        elif kind in ("delivered", "dropped", "dead") and (letter := self._story.letters.get(facts[0])) is not None:
+            if kind != "delivered":
+                self._fly(letter.row, who, "lost")
+            elif letter.row[_TO] is None:
+                self._fly(letter.row, who)
 
-    def _fold_sent(self, event: Event) -> None:
-        facts, message = event.facts, event.facts["message"]
-        style = _FLIGHT_STYLES[facts["type"]]
-        self._counts["sent"] += facts["copies"]
-        self._letters[message] = event.who, style, facts["topic"], facts["to"] is not None
-        if facts["to"] is not None:
-            self._fly(message, event.who, facts["to"], style, facts["topic"])
-        if style == "request":
-            self._asked[message] = event.time
-        elif facts["reply_to"] in self._asked and facts["type"] in _ANSWERS:
-            self._counts[_ANSWERS[facts["type"]]] += 1
-            self._waited += event.time - self._asked.pop(facts["reply_to"])
-
-    def _fly(self, message: int, sender: str, to: str, style: str, topic: str) -> None:
-        pair = min(sender, to), max(sender, to)
-        self._edges[pair] += (message, to) not in self._flights
-        self._flights[message, to] = [sender, to, style, topic]
+    def _fly(self, sent: Row, to: str, style: str | None = None) -> None:
+        """Show a copy of a message on its way, in the style of its type, or as lost."""
+        sender, message, type = sent[2], sent[SENT["message"]], sent[_TYPE]
+        self._edges[min(sender, to), max(sender, to)] += (message, to) not in self._flights
+        self._flights[message, to] = [sender, to, style or _STYLES.get(type, str(type)), sent[_TOPIC]]

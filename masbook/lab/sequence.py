@@ -67,8 +67,8 @@ def sequence(source: Source, limit: int = 40, *, start: float = 0.0, agents: Ite
     """
     if not isinstance(limit, int) or limit < 1:
         raise InvalidValue(f"limit={limit!r}: give a whole number of messages from 1 up")
-    rows, end = story.read(source)
-    sent = [letter for letter in story.letters(rows) if letter.row[SENT["type"]] != "heartbeat"]
+    told, _ = story.tell(source)
+    sent = [letter for letter in told.letters.values() if letter.row[SENT["type"]] != "heartbeat"]
     wanted = None if agents is None else set(agents)
     chosen = [letter for letter in sent if letter.row[0] >= start and (wanted is None or wanted & _who(letter))]
     if not chosen:
@@ -76,7 +76,7 @@ def sequence(source: Source, limit: int = 40, *, start: float = 0.0, agents: Ite
     shown = chosen[:limit]
     since = f", from {start:g} s on" if start else ""
     title = f"Message sequence: {len(shown):,} of {len(sent):,} messages shown{since}"
-    spawned = list(story.intervals(rows, end))
+    spawned = list(told.agents())
     taking_part = {name for letter in shown for name in _who(letter)}
     names = [*(name for name in spawned if name in taking_part), *sorted(taking_part.difference(spawned))]
     return _Diagram(names, shown).draw(title)
