@@ -1,4 +1,4 @@
-"""The committed recording: made by its script, described by the dictionary, replayed to its last call, without secrets."""
+"""The committed recording: made by its script, described by the dictionary, replayed to its last call, no secrets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_is_left_over_is_noticed(script):
     model = replay("triage")
     simulate(triage, seed=script.SEED, script=script, model=model, tickets=script.TICKETS - 2)
     assert len(model.unused()) == 2
-    with pytest.raises(RecordingMismatch, match="nobody has made 2 calls of triage.json: desk: "):
+    with pytest.raises(RecordingMismatch, match=r"nobody has made 2 calls of triage\.json: desk: "):
         model.check()
 
 
