@@ -1,4 +1,4 @@
-"""Domain events: what happens to tasks, agents and state, told over the bus as topics such as `event.task.completed`.
+"""Domain events: what happens to tasks, agents, tools and state, told over the bus, as topics: `event.task.completed`.
 
 A domain event is a row of the trace in the words of the domain: `domain_event` translates, an `EventBus` publishes what
 it makes of each new row and answers questions about the past, and `emit` publishes events of any type of one's own.
@@ -42,6 +42,8 @@ class EventType(StrEnum):
     AGENT_LEFT = "agent.left"
     STATE_CHANGED = "state.changed"
     ERROR_OCCURRED = "error.occurred"
+    TOOL_FINISHED = "tool.finished"  # of an agent that thinks; `error` is None where all went well
+    RUN_FINISHED = "run.finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ _TYPES: dict[str, str] = {
     "unregistered": EventType.AGENT_LEFT,
     "stored": EventType.STATE_CHANGED,
     "crashed": EventType.ERROR_OCCURRED,
+    "tool_called": EventType.TOOL_FINISHED,
+    "run_ended": EventType.RUN_FINISHED,
 }
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 _NAMES = """kind who type sender to parent topic capability state status outcome fault name
     workflow task next conflict strategy winner resource barrier store key change event reaction
     team role superior how agent model call tool"""
-_TEXTS = "limit reason error restart filter action target protocol step health text detail description"
+_TEXTS = "limit output reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
     sent delivered finished answered waiting service latency
     added ready started begun ended opened undone fairness cost"""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .offline_model import offline
     from .opinions import Analysis
     from .outcomes import fan_out, pipeline
+    from .phases import run_phases
     from .recording import record, replay
     from .script import scripted, tool_call
 
@@ -33,6 +34,7 @@ _HOMES = {
     "pipeline": "outcomes",
     "record": "recording",
     "replay": "recording",
+    "run_phases": "phases",
     "scripted": "script",
     "tool_call": "script",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "pipeline",
     "record",
     "replay",
+    "run_phases",
     "scripted",
     "tool_call",
 ]

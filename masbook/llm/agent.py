@@ -16,14 +16,15 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from pydantic_ai import Agent as Thinker
+from pydantic_ai import ToolOutput
 from pydantic_ai.exceptions import UsageLimitExceeded
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, UserPromptPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, UserPromptPart
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
-from ..errors import InvalidValue, LimitReached, MasbookError
+from ..errors import InvalidValue, LimitReached, MasbookError, describe
 from ..runtime import require
 from ..runtime.capability import Capability, capability
 from ..runtime.message import Message, MessageType
@@ -31,7 +32,7 @@ from ..runtime.supervision import Supervision
 from ..runtime.worker import current_worker
 from .budget import Budget, Ledger
 from .model import ATTEMPTS, ObservedModel, find_model
-from .problems import translated
+from .problems import redact, translated
 from .seal import stamp
 from .talker import Talker
 from .tools import FINAL, Watched
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 CALLS = 50  # of the model, for a task or conversation, unless `limits` says otherwise
 REMEMBERED = 1000  # conversations; the oldest are forgotten
 RETRIES = 3  # how often the model may mend an output that does not fit
-OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools
+OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools, where they are not given
 Keep = Callable[[Any], None]
 
 
@@ -94,6 +95,8 @@ class LLMAgent(Talker):
         self.hops = require.whole("hops", hops)
         self.model = ObservedModel(find_model(model), self, timeout=timeout, attempts=attempts)
         self.output_type, self.settings = output_type, settings
+        types = output_type if isinstance(output_type, list | tuple) else [output_type]
+        self._outputs = (OUTPUT, *(type.name for type in types if isinstance(type, ToolOutput) and type.name))
         vars(self)["offers"] = {**type(self).offers, "ask": _promising(type(self).offers["ask"], output_type)}
         self.conversations: dict[str, list[ModelMessage]] = {}
         self.messages: list[ModelMessage] = []  # of the latest conversation
@@ -175,12 +178,15 @@ class LLMAgent(Talker):
     @property
     def assistant(self) -> list[Said]:
         """What the agent has answered in the latest conversation; an output that is not text as JSON."""
+        return self._answers(self.messages)
+
+    def _answers(self, messages: list[ModelMessage]) -> list[Said]:
         return [
             Said(part.content if part.part_kind == "text" else part.args_as_json_str())
-            for message in self.messages
+            for message in messages
             if isinstance(message, ModelResponse)
             for part in message.parts
-            if part.part_kind == "text" or (isinstance(part, ToolCallPart) and part.tool_name.startswith(OUTPUT))
+            if part.part_kind == "text" or (part.part_kind == "tool-call" and part.tool_name.startswith(self._outputs))
         ]
 
     async def _think(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
@@ -204,8 +210,7 @@ class LLMAgent(Talker):
     @contextmanager
     def _exchange(self, conversation: str | None, budget: Budget) -> Iterator[tuple[dict[str, Any], Keep]]:
         """Give the options of a run and what keeps its messages; end it with masbook's errors."""
-        if budget.hops > self.hops:
-            raise self._out_of("hops", f"{self.hops} hops")
+        began, facts = self.now, dict[str, Any](outcome="cancelled")
         history = [] if conversation is None else self.conversations.get(conversation, [])
         run = self.world.new_id("run")
         options: dict[str, Any] = {"model": self.model, "deps": self, "usage": budget.usage}
@@ -214,19 +219,28 @@ class LLMAgent(Talker):
 
         def keep(result: Any) -> None:
             self.messages = [] if conversation is None else self.conversations.setdefault(conversation, [])
-            self.messages.extend(stamp(result.new_messages(), self.now))
+            messages = stamp(result.new_messages(), self.now)
+            self.messages.extend(messages)
+            facts.update(
+                outcome="completed", output=next((said.content for said in self._answers(messages)[::-1]), None)
+            )
             while len(self.conversations) > REMEMBERED:
                 del self.conversations[next(iter(self.conversations))]
 
         try:
+            if budget.hops > self.hops:
+                raise self._out_of("hops", f"{self.hops} hops")
             yield options, keep
         except Exception as error:
             problem = translated(error, self.model.wrapped, self.model.timeout)
             if isinstance(error, UsageLimitExceeded):
                 problem = self._out_of("usage", str(error))
+            facts.update(outcome="failed", error=redact(f"{type(problem).__name__}: {describe(problem)}"))
             if not isinstance(problem, MasbookError):
                 raise
             raise copy(problem) from None  # without the way through pydantic-ai, which explains nothing
+        finally:
+            self.world.trace.record("run_ended", self.name, seconds=self.now - began, **facts)
 
     def _out_of(self, reason: str, limit: str) -> LimitReached:
         """Record that a conversation ends here, and return the error that says so."""
@@ -235,19 +249,6 @@ class LLMAgent(Talker):
         facts = {"conversation": conversation, "reason": reason, "limit": limit}
         self.world.trace.record("conversation_stopped", self.name, **facts)
         return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
-
-
-def _promising(ask: Capability, output_type: Any) -> Capability:
-    """Return `ask` with the output type as its result: who asks by message gets that, not plain data."""
-    if ask.function is not LLMAgent.ask or not (isinstance(output_type, type) or get_origin(output_type)):
-        return ask
-
-    @wraps(ask.function)
-    async def promising(self: LLMAgent, prompt: str, conversation: str | None = None) -> Any:
-        return await ask.function(self, prompt, conversation)
-
-    promising.__annotations__ = {**ask.function.__annotations__, "return": output_type}
-    return replace(ask, function=promising)
 
 
 def _text(message: Message) -> str:

@@ -186,7 +186,7 @@ class ObservedModel(WrapperModel):
             raise
         except Exception as error:
             problem = translated(error, self.wrapped, self.timeout)
-            record(outcome(problem), error=f"{type(problem).__name__}: {describe(problem)}")
+            record(outcome(problem), error=redact(f"{type(problem).__name__}: {describe(problem)}"))
             if problem is error:
                 raise
             raise problem from None  # what caused it may show a key

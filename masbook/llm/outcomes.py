@@ -78,13 +78,13 @@ async def pipeline(agents: Iterable[Talker], prompt: str, *, timeout: float = PA
     Where one fails, or takes longer than `timeout` virtual seconds, the rest is skipped. What is no text is passed on
     as JSON. `outcomes.output` is the last output.
     """
-    stages, outcomes = _agents(agents), list[Outcome]()
-    async with _chaired(stages, "pipeline") as chair:
+    stages, outcomes = talkers(agents), list[Outcome]()
+    async with chaired(stages, "pipeline") as chair:
         for one in stages:
             if outcomes and outcomes[-1].status != "completed":
                 outcomes.append(Outcome(one.name, "skipped"))
                 continue
-            outcomes.append(await outcome_of(one, _ask(chair, one, prompt, timeout)))
+            outcomes.append(await outcome_of(one, ask(chair, one, timeout, prompt=prompt)))
             prompt = as_text(outcomes[-1].output)
     return Outcomes(outcomes)
 
@@ -97,12 +97,12 @@ async def fan_out(
     Each may take `timeout` virtual seconds. One that fails costs the others nothing.
     """
     pairs = [task if isinstance(task, tuple) else (task, prompt) for task in tasks]
-    agents = _agents([one for one, _ in pairs])
+    agents = talkers([one for one, _ in pairs])
     for one, text in pairs:
         if not isinstance(text, str):
             raise InvalidValue(f"{one.name} is asked {text!r}: write fan_out([...], prompt), or (agent, prompt) pairs")
-    async with _chaired(agents, "fan-out") as chair:
-        asked = [outcome_of(one, _ask(chair, one, text, timeout)) for one, text in pairs if text is not None]
+    async with chaired(agents, "fan-out") as chair:
+        asked = [outcome_of(one, ask(chair, one, timeout, prompt=text)) for one, text in pairs if text is not None]
         return Outcomes(await asyncio.gather(*asked))
 
 
@@ -140,7 +140,8 @@ def world_of(agents: Sequence[Agent]) -> World:
     return world
 
 
-def _agents(agents: Iterable[Talker]) -> list[Talker]:
+def talkers(agents: Iterable[Talker]) -> list[Talker]:
+    """Return the agents to be asked; InvalidValue where there are none, or others than LLMAgents among them."""
     found = list(agents)
     for one in found:
         if not isinstance(one, Talker):
@@ -151,7 +152,8 @@ def _agents(agents: Iterable[Talker]) -> list[Talker]:
 
 
 @asynccontextmanager
-async def _chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
+async def chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
+    """Spawn a Chair for as long as the block lasts, its name a new one of that kind."""
     world = world_of(agents)
     chair = world.spawn(Chair(world.new_id(kind)))
     try:
@@ -160,6 +162,7 @@ async def _chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
         await chair.stop("all is done")
 
 
-async def _ask(chair: Chair, agent: Talker, prompt: str, timeout: float) -> Any:
-    output = await chair.request(agent.name, "ask", {"prompt": prompt}, timeout=timeout, on_timeout="cancel")
+async def ask(chair: Chair, agent: Talker, timeout: float, **content: str) -> Any:
+    """Return what an agent answers to the chair, to what its `ask` takes; it is told to stop when the time is up."""
+    output = await chair.request(agent.name, "ask", content, timeout=timeout, on_timeout="cancel")
     return restored(agent, output)

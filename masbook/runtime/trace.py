@@ -82,6 +82,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # models; `who` is the agent that thinks; one row for each attempt at a call, a cost of None has no known price
     "model_called": ("model", "call", "seconds", "input_tokens", "output_tokens", "cost", "outcome", "error"),
     "tool_called": ("tool", "seconds", "outcome", "error"),
+    "run_ended": ("seconds", "outcome", "output", "error"),  # it has answered, or not; the output as the model wrote it
     "conversation_stopped": ("conversation", "reason", "limit"),
     # what a scenario wants to remember
     "note": ("text", "data"),
