@@ -251,6 +251,19 @@ class LLMAgent(Talker):
         return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
 
 
+def _promising(ask: Capability, output_type: Any) -> Capability:
+    """Return `ask` with the output type as its result: who asks by message gets that, not plain data."""
+    if ask.function is not LLMAgent.ask or not (isinstance(output_type, type) or get_origin(output_type)):
+        return ask
+
+    @wraps(ask.function)
+    async def promising(self: LLMAgent, prompt: str, conversation: str | None = None) -> Any:
+        return await ask.function(self, prompt, conversation)
+
+    promising.__annotations__ = {**ask.function.__annotations__, "return": output_type}
+    return replace(ask, function=promising)
+
+
 def _text(message: Message) -> str:
     """Return what a message says: its `text`, else all of it with its topic."""
     text = message.content.get("text")
