@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
 _KEYS = re.compile(r"\b(?:sk|pk|gsk|xai|AIza)[-_A-Za-z0-9*]{6,}|(?i:bearer|basic)\s+[-._~+/=A-Za-z0-9]{6,}")
+_KEY_ADVICE = "; mend the key in the provider's environment variable (MASBOOK_API_KEY for a server by its address)"
 _VISIT = re.compile(r"For further information visit \S+")
 _SECRET = re.compile(r"(?i)key|token|secret|password")
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ModelError]], ...] = (
@@ -83,11 +84,9 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
     text = _brief(f"{model.model_name}: {'; '.join(map(describe, each))}", model)
     for kind, problem in _KINDS:
         if isinstance(error, kind):
-            return (
-                ModelRateLimited(text, getattr(error, "retry_after", None))
-                if problem is ModelRateLimited
-                else problem(text)
-            )
+            if problem is ModelRateLimited:
+                return ModelRateLimited(text, getattr(error, "retry_after", None))
+            return problem(text + _KEY_ADVICE if problem is MissingKey else text)
     if model.provider is None or type(error) is RuntimeError:
         return error
     text = f"{model.model_name} sent what cannot be read: {type(error).__name__}: {error}"

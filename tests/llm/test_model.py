@@ -258,7 +258,7 @@ class TestFaultsOverHttp:
             with pytest.raises(MissingKey) as caught:
                 real.run(agent.ask("Hi!"))
         assert caught.value.__cause__ is None and caught.value.__suppress_context__
-        assert "[key]" in str(caught.value)
+        assert "[key]" in str(caught.value) and "MASBOOK_API_KEY" in str(caught.value)
 
 
 class TestVirtualWorlds:
