@@ -8,6 +8,7 @@ model with `model=`, see `find_model`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
@@ -115,6 +116,7 @@ class LLMAgent(Talker):
         except Exception as error:
             what = f"output_type={output_type!r} or a tool cannot be described to a model"
             raise InvalidValue(f"{name}: {what}: {error}") from error
+        _require_distinct(name, self._thinker.toolsets)
 
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
         """Come into a world; a model that looks back at its end hears of it."""
@@ -189,10 +191,10 @@ class LLMAgent(Talker):
             if part.part_kind == "text" or (part.part_kind == "tool-call" and part.tool_name.startswith(self._outputs))
         ]
 
-    async def _think(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
-        """Run the pydantic-ai agent once; its messages become those of the conversation."""
+    async def _think(self, prompt: str | None, conversation: str | None, budget: Budget, form: Any = None) -> Any:
+        """Run the pydantic-ai agent once, for a `form` if given; its messages become those of the conversation."""
         with self._exchange(conversation, budget) as (options, keep):
-            result = await self._thinker.run(prompt, **options)
+            result = await self._thinker.run(prompt, output_type=form, **options)
             keep(result)
         return result.output
 
@@ -249,6 +251,15 @@ class LLMAgent(Talker):
         facts = {"conversation": conversation, "reason": reason, "limit": limit}
         self.world.trace.record("conversation_stopped", self.name, **facts)
         return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
+
+
+def _require_distinct(name: str, toolsets: Sequence[AbstractToolset[Any]]) -> None:
+    """Raise InvalidValue if two tools have the same name, as far as is known before they are used."""
+    known = Counter(tool for toolset in toolsets for tool in getattr(toolset, "tools", ()))
+    for tool, number in known.items():
+        if number > 1:
+            which = f"{name}: {number} tools are called {tool!r}, and a model could not tell them apart"
+            raise InvalidValue(f"{which}; give a toolset a prefix, such as capability_tools(agent, prefix='agent_')")
 
 
 def _promising(ask: Capability, output_type: Any) -> Capability:

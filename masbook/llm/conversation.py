@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai.messages import ModelResponse, TextPart
-from pydantic_ai.usage import RunUsage
 
 from ..errors import AgentOffline, InvalidValue, LimitReached, MasbookError, RequestCycle, describe
 from ..runtime import require
 from ..runtime.message import Message
-from .budget import Budget
+from .budget import Budget, Spent
 from .outcomes import PATIENCE, Chair, Outcome, Outcomes, as_text, outcome_of, restored, world_of
 from .seal import date
 from .talker import Talker, around
@@ -68,7 +67,7 @@ class Conversation:
         self.name, self.timeout = "", PATIENCE
         self.transcript: list[Utterance] = []
         self._chair: Chair | None = None
-        self._usage, self._replies = RunUsage(), 0
+        self._usage, self._replies = Spent(), 0
 
     def __or__(self, other: Talker | Conversation) -> Conversation:
         """Return a conversation with more participants."""
@@ -90,7 +89,7 @@ class Conversation:
             one.check_online("take part")
         self.name = world.new_id("talk")
         self._chair = world.spawn(Chair(self.name))
-        self.transcript, self._usage, self._replies = [], RunUsage(), 0
+        self.transcript, self._usage, self._replies = [], Spent(), 0
         for one in self.participants:
             one.talks[self.name] = self
             one.messages = one.conversations[self.name] = []

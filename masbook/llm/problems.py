@@ -15,6 +15,7 @@ from pydantic_ai import exceptions
 from pydantic_ai.models import Model
 
 from ..errors import (
+    InvalidValue,
     LimitReached,
     MasbookError,
     MissingKey,
@@ -78,6 +79,8 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
         return NeedsRealClock(f"{text}, or use 'offline' or a recording")
     if isinstance(error, MasbookError):
         return error
+    if isinstance(error, exceptions.UserError) and "name conflicts" in str(error):
+        return InvalidValue(f"two tools have the same name, and a model could not tell them apart: {error}")
     if isinstance(error, TimeoutError):
         return ModelTimeout(f"{model.model_name} gave no answer within {timeout:g} s")
     each = error.exceptions if isinstance(error, ExceptionGroup) else (error,)

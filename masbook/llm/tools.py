@@ -18,6 +18,7 @@ from pydantic_ai.exceptions import (
     ToolFailed,
     ToolFailedError,
     ToolRetryError,
+    UsageLimitExceeded,
 )
 from pydantic_core import PydanticSerializationError, ValidationError, to_json
 
@@ -38,6 +39,17 @@ class Watched(AbstractCapability[Any]):
         """Run without threads: tools that are not async act in the world's own thread."""
         with Thinker.using_thread_executor(INLINE):
             return await handler()
+
+    async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> Any:
+        """Call the model, within the limit also where agents that share a budget think at the same time."""
+        usage, limit = ctx.usage, ctx.usage_limits.request_limit
+        if limit is not None and usage.requests + usage.under_way >= limit:
+            raise UsageLimitExceeded(f"The next request would exceed the request_limit of {limit}")
+        usage.under_way += 1
+        try:
+            return await handler(request_context)
+        finally:
+            usage.under_way -= 1
 
     async def wrap_tool_execute(self, ctx: Any, *, call: Any, tool_def: Any, args: Any, handler: Any) -> Any:
         """Call a tool and record it; its error is told to the model, unless that is no matter of the model's."""

@@ -128,6 +128,11 @@ class MessageBus:
 
     # Sending
 
+    @property
+    def next_id(self) -> int:
+        """The number that the next message will have."""
+        return self._last_id + 1
+
     def compose(
         self,
         sender: Voice,

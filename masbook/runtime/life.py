@@ -272,6 +272,11 @@ class Life(Voice):
         worker = current_worker.get()
         return worker.message if worker is not None and worker.agent is self else None
 
+    def in_hand(self, message: int | None) -> Message | None:
+        """Return the message of that number if the agent is handling it at present."""
+        held = (worker.message for worker in self._workers)
+        return next((each for each in held if each is not None and each.id == message), None)
+
     @property
     def _agent(self) -> Agent:
         return cast("Agent", self)
