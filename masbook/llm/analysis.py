@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic_ai.models import Model
@@ -176,10 +177,10 @@ class Analyst(Worker):
     """
 
     def __init__(
-        self, name: str, panel: str, *, timeout: float = 10.0, patience: float = 300.0, **options: Any
+        self, name: str, panel: str | AnalysisPanel, *, timeout: float = 10.0, patience: float = 300.0, **options: Any
     ) -> None:
         super().__init__(name, **options)
-        self.panel = panel
+        self.panel = panel.name if isinstance(panel, AnalysisPanel) else require.text("panel", panel)
         self.patience = require.positive("patience", patience)
         self.timeout = require.positive("timeout", timeout)
 
@@ -200,8 +201,12 @@ def _written(ticket: Any) -> tuple[str | None, str]:
     if not isinstance(message, str) or not message.strip():
         raise InvalidValue(f"the ticket {ticket!r}: give a text, or a mapping with the text as its 'message'")
     lines = [f"Subject: {facts['subject']}"] if isinstance(facts.get("subject"), str) else []
-    said = {label: next((facts[name] for name in names if name in facts), None) for label, names in _CUSTOMER.items()}
-    about = "; ".join(f"{label}: {value}" for label, value in said.items() if value is not None)
+    known = {name: value for name, value in facts.items() if isinstance(value, str | Real) and value == value}  # no NaN
+    about = "; ".join(
+        f"{label}: {next(known[name] for name in names if name in known)}"
+        for label, names in _CUSTOMER.items()
+        if known.keys() & names
+    )
     number = facts.get("id")
     return None if number is None else str(number), "\n".join([*lines, f"Message: {message.strip()}", about]).strip()
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pandas as pd
 import pytest
 
-from masbook import Agent, FaultPlan, ModelFault, World, simulate
+from masbook import Agent, Crash, FaultPlan, ModelFault, Partition, World, simulate
 from masbook.coordination import PriorityQueues
 from masbook.errors import InvalidInput, InvalidName, InvalidValue, ModelUnavailable, UnknownModel
 from masbook.lab import frames, load, records
@@ -290,6 +290,64 @@ def test_an_agent_that_is_gone_is_a_failure_at_once(world):
     assert "panel_business" in report.failures["business"].error
     assert report.seconds["business"] == 0.0
     assert report.success_rate == 0.75
+
+
+def test_an_agent_that_crashes_is_a_failure_and_returns_for_the_next_ticket():
+    async def scenario(world):
+        panel = world.spawn(AnalysisPanel("panel", model=slow(1.0)))
+        first = await panel.analyse("help")
+        await asyncio.sleep(5.0)
+        return [first.failures["risk"].error, first.success_rate, (await panel.analyse("help")).success_rate]
+
+    run = simulate(scenario, seed=1, faults=FaultPlan(appointments=[Crash("panel_risk", at=0.5)]))
+    assert run.error is None
+    assert run.result[0].startswith("AgentCrashed: panel_risk")
+    assert list(run.result[1:]) == [0.75, 1.0]
+
+
+def test_an_agent_that_cannot_be_reached_is_too_late():
+    async def scenario(world):
+        panel = world.spawn(AnalysisPanel("panel", model=slow(1.0)))
+        return {kind: failure.reason for kind, failure in (await panel.analyse("help")).failures.items()}
+
+    cut = Partition(["panel"], ["panel_risk"], end=30.0)
+    assert simulate(scenario, seed=1, faults=FaultPlan(appointments=[cut])).result == {"risk": "timed_out"}
+
+
+def test_whoever_gives_up_on_a_ticket_cancels_what_was_asked_for_it(world):
+    panel = world.spawn(AnalysisPanel("panel", model=slow(2.0)))
+
+    async def give_up():
+        async with asyncio.timeout(0.5):
+            await panel.analyse("help")
+
+    with pytest.raises(TimeoutError):
+        world.run(give_up())
+    assert world.run(panel.analyse("help")).success_rate == 1.0
+    outcomes = [(event.time, event.facts["outcome"]) for event in world.trace.events("model_called")]
+    assert outcomes == [(0.5, "cancelled")] * 4 + [(2.5, "answered")] * 4
+
+
+@pytest.mark.parametrize(
+    "text", ["Unser Server ist ausgefallen!", "サーバーが落ちました", "\U0001f642", "?", "no " * 20_000]
+)
+def test_what_the_expert_cannot_read_is_analysed_with_little_confidence(world, text):
+    report = world.run(world.spawn(AnalysisPanel("panel", model="offline:instant")).analyse(text))
+    assert report.success_rate == 1.0
+    assert all(result.confidence < 0.9 for result in report.results.values())
+
+
+def test_what_is_missing_in_a_row_is_not_in_the_prompt(world):
+    panel = world.spawn(AnalysisPanel("panel", model="offline:instant"))
+    world.run(panel.analyse({"message": "help", "tier": float("nan"), "status": None, "interactions": 0}))
+    assert panel.agents["risk"].user[-1].content == "Message: help\nearlier messages: 0"
+
+
+def test_an_analyst_takes_a_panel_or_its_name():
+    assert [Analyst("analyst", panel).panel for panel in ("panel", AnalysisPanel("panel"))] == ["panel", "panel"]
+    for panel in ("", None, 5):
+        with pytest.raises(InvalidValue, match="panel"):
+            Analyst("analyst", panel)
 
 
 def test_latency_by_agent_and_the_calls_are_in_the_trace(world):
