@@ -8,12 +8,9 @@ difference of two means.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import pickle
-import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -26,19 +23,9 @@ from ..errors import InvalidValue
 from ..runtime.faults import FaultPlan
 from ..runtime.run import Run, prepare, simulate
 from ..runtime.world import Schedule
+from .tables import require_columns
 
 _OWN = ("seed", "time", "error", "digest")  # columns that every table has
-
-
-class _Job(NamedTuple):
-    """One run of a sweep: what to call, and what its row begins with: the parameters, and the label of its faults."""
-
-    scenario: Callable[..., Any]
-    params: dict[str, Any]
-    label: dict[str, Any]
-    seed: int | str
-    faults: FaultPlan | None
-    schedule: Schedule
 
 
 def sweep(
@@ -48,26 +35,20 @@ def sweep(
     seeds: Iterable[int | str] = range(20),
     faults: FaultPlan | Mapping[str, FaultPlan | None] | None = None,
     schedule: Schedule = "fifo",
-    processes: int = 1,
-    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Run the scenario for each combination of the grid and each seed; return one row a run, in that order.
 
     Columns: the parameters (a function by its name), `faults` (the label, where `faults` maps labels to plans), `seed`,
     the fields of the result (`result` where it has none), `time` in virtual seconds, `error` ("Type: text" of a run
-    that failed, else None) and `digest`. A run that fails is a row like any other. `processes` above 1 gives the same
-    table sooner; the scenario must then live in a module. `progress` shows a bar; by default only in a terminal.
+    that failed, else None) and `digest`. A run that fails is a row like any other. A terminal shows a bar meanwhile.
     InvalidValue for bad input.
     """
     jobs = list(_jobs(scenario, dict(grid or {}), _listed("seeds", seeds), faults, schedule))
-    if not isinstance(processes, int) or processes < 1:
-        raise InvalidValue(f"processes={processes!r}: give a whole number from 1 up")
-    shown = sys.stderr.isatty() if progress is None else progress  # a notebook would keep the bar among its outputs
-    with _mapper(jobs, processes) as run_all:
-        rows = list(tqdm(run_all(_row, jobs), total=len(jobs), unit="run", leave=False, disable=not shown))
-    first = list(jobs[0].label)
+    # without a terminal there is no bar: a notebook would keep it among its outputs
+    rows = [_row(label, play()) for label, play in tqdm(jobs, unit="run", leave=False, disable=None)]
+    first = list(jobs[0][0])
     fields = dict.fromkeys(name for row in rows for name in row if name not in (*first, *_OWN))
-    table = pd.DataFrame(rows, columns=[*first, "seed", *fields, "time", "error", "digest"])
+    table = pd.DataFrame(rows, columns=[*first, *fields, "time", "error", "digest"])
     table["error"] = pd.Series([row["error"] for row in rows], dtype=object)  # None stays None, also among texts
     return table
 
@@ -78,7 +59,8 @@ def _jobs(
     seeds: list[Any],
     faults: FaultPlan | Mapping[str, FaultPlan | None] | None,
     schedule: Schedule,
-) -> Iterator[_Job]:
+) -> Iterator[tuple[dict[str, Any], Callable[[], Run]]]:
+    """Yield for each run what its row begins with, and what plays it."""
     axes = {name: _listed(name, values) for name, values in grid.items()}
     taken = sorted({*_OWN, "faults", "schedule", "security", "trace"} & {*axes})
     if taken:
@@ -93,7 +75,8 @@ def _jobs(
         for label, plan in plans.items():
             shown = dict(zip(axes, names, strict=True)) | ({} if label is None else {"faults": label})
             for seed in seeds:
-                yield _Job(scenario, params, shown, seed, plan, schedule)
+                play = partial(simulate, scenario, seed, faults=plan, schedule=schedule, **params)
+                yield {**shown, "seed": seed}, play
 
 
 def _listed(name: str, values: Any) -> list[Any]:
@@ -113,39 +96,9 @@ def _named(name: str, values: list[Any]) -> list[Any]:
     return [getattr(value, "__name__", value) for value in values]
 
 
-@contextmanager
-def _mapper(jobs: list[_Job], processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """Yield what maps a function over jobs in order: `map` itself, or that of a pool of fresh processes."""
-    if processes == 1:
-        yield map
-        return
-    _require_importable(jobs[0].scenario)
-    for job in jobs:
-        for value in job.params.values():
-            _require_importable(value)
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool.map
-
-
-def _require_importable(value: Any) -> None:
-    """Refuse what other processes could not load: functions of a notebook, lambdas, functions inside functions."""
-    try:
-        pickle.dumps(value)
-        home = getattr(value, "__module__", None)
-        importable = home != "__main__" or hasattr(sys.modules["__main__"], "__file__")
-    except (pickle.PicklingError, AttributeError, TypeError):
-        importable = False
-    if not importable:
-        raise InvalidValue(
-            f"other processes cannot load {getattr(value, '__qualname__', value)!r}: "
-            "put it into a module of its own and import it, or use processes=1"
-        )
-
-
-def _row(job: _Job) -> dict[str, Any]:
-    run = simulate(job.scenario, job.seed, faults=job.faults, schedule=job.schedule, **job.params)
+def _row(label: dict[str, Any], run: Run) -> dict[str, Any]:
     error = None if run.error is None else f"{type(run.error).__name__}: {run.error}"
-    row = {**job.label, "seed": job.seed, "time": run.time, "error": error, "digest": run.digest}
+    row = {**label, "time": run.time, "error": error, "digest": run.digest}
     for name, value in _fields(run).items():
         if name in row:
             raise InvalidValue(f"the result has a field {name!r}, which the table has already; call it otherwise")
@@ -174,105 +127,81 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
-    """Return the mean of independent values and its Student t confidence interval.
+def interval(values: Iterable[float]) -> Interval:
+    """Return the mean of independent values and its 95 % confidence interval by Student's t.
 
     Student, "The probable error of a mean", Biometrika 6 (1908), 1-25: exact where the values are normal, good from
-    about 30 values otherwise. InvalidValue for no values or a confidence outside 0 to 1.
+    about 30 values otherwise. InvalidValue for no values.
     """
-    if not 0 < confidence < 1:
-        raise InvalidValue(f"confidence={confidence!r}: give a share between 0 and 1, such as 0.95")
     sample = pd.Series(list(values), dtype=float)
     if sample.empty or sample.isna().any():
         raise InvalidValue("an interval needs values, and none of them missing; use .dropna() if that is meant")
     mean, count = float(sample.mean()), len(sample)
     if count < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    reach = float(stdtrit(count - 1, (1 + confidence) / 2) * sample.sem())
+        return Interval(mean, math.nan, math.nan)
+    reach = float(stdtrit(count - 1, 0.975) * sample.sem())
     return Interval(mean, mean - reach, mean + reach)
 
 
-def compare(
-    table: pd.DataFrame,
-    metric: str,
-    by: str,
-    *,
-    baseline: Hashable | None = None,
-    pair: Sequence[str] = ("seed",),
-    confidence: float = 0.95,
-) -> pd.DataFrame:
+def compare(table: pd.DataFrame, metric: str, by: str, *, baseline: Hashable | None = None) -> pd.DataFrame:
     """Compare each level of `by` with the baseline (the first level), paired by seed; return one row a level.
 
     Columns: the level, `baseline`, `pairs`, `dropped` (pairs in which a run failed or has no metric), `mean` and
-    `baseline_mean` over the pairs, their `difference` with its interval from `low` to `high`, and `p_value`. Method:
-    the paired t-test, two-sided, that is `interval` of the differences; not corrected for several levels, and NaN where
-    fewer than two pairs, or no spread, leave it undefined. Where many pairs were dropped, the rest are the lucky ones:
-    compare the failures first. InvalidValue for a table whose levels do not have the same seeds.
+    `baseline_mean` over the pairs, their `difference` with its 95 % interval from `low` to `high`, and `p_value`.
+    Method: the paired t-test, two-sided, that is `interval` of the differences; not corrected for several levels, and
+    NaN where fewer than two pairs, or no spread, leave it undefined. Where many pairs were dropped, the rest are the
+    lucky ones: compare the failures first. InvalidValue for a table whose levels do not have the same seeds.
     """
-    levels = _levels(table, metric, by, pair)
+    levels = _levels(table, metric, by)
     baseline = next(iter(levels)) if baseline is None else baseline
     if baseline not in levels:
         raise InvalidValue(f"no level {baseline!r} in {by!r}; it has {', '.join(map(repr, levels))}")
     if len(levels) < 2:
         raise InvalidValue(f"{by!r} has one level only, {baseline!r}: there is nothing to compare it with")
     reference = levels.pop(baseline)
-    rows = []
-    for level, values in levels.items():
-        both = pd.DataFrame({"level": values, "baseline": reference})
-        facts = {by: level, "baseline": baseline, **_paired(both.dropna(), confidence)}
-        rows.append({**facts, "dropped": len(both) - facts["pairs"]})
-    order = [by, "baseline", "pairs", "dropped", "mean", "baseline_mean", "difference", "low", "high", "p_value"]
-    return pd.DataFrame(rows)[order]
+    rows = [{by: level, "baseline": baseline, **_paired(values, reference)} for level, values in levels.items()]
+    return pd.DataFrame(rows)
 
 
-def _levels(table: pd.DataFrame, metric: str, by: str, pair: Sequence[str]) -> dict[Any, pd.Series[float]]:
-    """Return the metric of each level in order, indexed by what pairs it; NaN where the run failed."""
-    for column in (metric, by, *pair):
-        if column not in table:
-            raise InvalidValue(f"no column {column!r} in the table; it has {', '.join(map(str, table.columns))}")
+def _levels(table: pd.DataFrame, metric: str, by: str) -> dict[Any, pd.Series[float]]:
+    """Return the metric of each level in order, by seed; NaN where the run failed."""
+    require_columns(table, metric, by, "seed")
     try:
         values = table[metric].astype(float)
     except (TypeError, ValueError) as error:
         raise InvalidValue(f"{metric!r} is not a number in every row: {error}") from error
     if "error" in table:
         values = values.where(table["error"].isna())
-    levels: dict[Any, pd.Series[float]] = {}
-    for level, rows in table.groupby(by, sort=False, dropna=False):
-        keys = pd.MultiIndex.from_frame(rows[list(pair)])
-        if keys.has_duplicates:
+    found = pd.DataFrame({"level": table[by], "seed": table["seed"], "value": values})
+    groups = found.groupby("level", sort=False, dropna=False)
+    levels = {level: rows.set_index("seed")["value"] for level, rows in groups}
+    seeds = set(table["seed"])
+    for level, own in levels.items():
+        missing = sorted(seeds.difference(own.index), key=str)
+        if missing:
             raise InvalidValue(
-                f"several rows have {by}={level!r} and the same {', '.join(pair)}: choose a part of the table, "
-                f"or pair by more columns, such as pair=('seed', 'patience')"
+                f"{by}={level!r} has no run of seed = {missing[0]} ({len(missing)} missing): "
+                "compare only what was run on the same seeds"
             )
-        levels[level] = pd.Series(values[rows.index].to_numpy(), index=keys)
-    _require_paired(levels, by, pair)
+        if own.index.has_duplicates:
+            raise InvalidValue(f"several rows have {by}={level!r} and the same seed: choose a part of the table")
     return levels
 
 
-def _require_paired(levels: Mapping[Any, pd.Series[float]], by: str, pair: Sequence[str]) -> None:
-    everywhere = {key for values in levels.values() for key in values.index}
-    for level, values in levels.items():
-        missing = sorted(everywhere.difference(values.index), key=str)
-        if missing:
-            raise InvalidValue(
-                f"{by}={level!r} has no run of {', '.join(pair)} = {', '.join(map(str, missing[0]))} "
-                f"({len(missing)} missing): compare only what was run on the same seeds"
-            )
-
-
-def _paired(both: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    nothing = float("nan")
-    if both.empty:
-        bounds, p_value = Interval(nothing, nothing, nothing), nothing
-    else:
-        differences = both["level"] - both["baseline"]
-        bounds = interval(differences, confidence)
-        error = float(differences.std()) / len(both) ** 0.5
-        p_value = 2 * float(stdtr(len(both) - 1, -abs(bounds.mean) / error)) if error > 0 else nothing
+def _paired(values: pd.Series[float], reference: pd.Series[float]) -> dict[str, Any]:
+    """Return what two levels, paired by seed, say of their difference."""
+    both = pd.DataFrame({"level": values, "baseline": reference})
+    pairs = both.dropna()
+    bounds, p_value = Interval(math.nan, math.nan, math.nan), math.nan
+    if not pairs.empty:
+        differences = pairs["level"] - pairs["baseline"]
+        bounds, error = interval(differences), float(differences.std()) / len(pairs) ** 0.5
+        p_value = 2 * float(stdtr(len(pairs) - 1, -abs(bounds.mean) / error)) if error > 0 else math.nan
     return {
-        "pairs": len(both),
-        "mean": both["level"].mean(),
-        "baseline_mean": both["baseline"].mean(),
+        "pairs": len(pairs),
+        "dropped": len(both) - len(pairs),
+        "mean": pairs["level"].mean(),
+        "baseline_mean": pairs["baseline"].mean(),
         "difference": bounds.mean,
         "low": bounds.low,
         "high": bounds.high,

@@ -10,17 +10,19 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import InvalidValue
+
 # The dtype of every field that KINDS declares and of every column of these frames.
 _NAMES = """kind who type sender to parent topic capability state status outcome fault name
     workflow task next conflict strategy winner resource barrier store key change event reaction
-    team role superior how agent model call tool"""
+    team role superior how agent model call tool member"""
 _TEXTS = "limit output reason error restart filter action target protocol step health text detail description"
 _SECONDS = """time seconds waited backoff spawned start end duration busy utilisation
     sent delivered finished answered waiting service latency
     added ready started begun ended opened undone fairness cost"""
 IDS = "message conversation copies priority"
 _OPTIONAL = "cause reply_to concurrency attempt missed round token generation version reached needed capacity arrived"
-_OPTIONAL += " input_tokens output_tokens"
+_OPTIONAL += " input_tokens output_tokens size"
 _DATA = "facts content data capabilities tags expected after participants position decision satisfaction skills"
 DTYPES: dict[str, str] = {
     name: dtype
@@ -45,6 +47,16 @@ def table(columns: Mapping[str, Iterable[Any]], dtypes: Mapping[str, str] | None
     """Return a frame with the dtypes of DTYPES, or with others where they are given."""
     known = {**DTYPES, **(dtypes or {})}
     return pd.DataFrame({name: _series(values, known.get(name, "object")) for name, values in columns.items()})
+
+
+def require_columns(table: pd.DataFrame, *names: str, numbers: Iterable[str] = ()) -> None:
+    """Raise InvalidValue unless the table has these columns, and numbers in those that are `numbers`."""
+    for name in (*names, *numbers):
+        if name not in table:
+            raise InvalidValue(f"no column {name!r} in the table; it has {', '.join(map(str, table.columns))}")
+    for name in numbers:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise InvalidValue(f"{name!r} has to be a number in every row")
 
 
 def _series(values: Iterable[Any], dtype: str) -> pd.Series[Any]:

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from ..errors import InvalidValue
 from .experiment import Interval, interval
 from .style import BLUE, PALETTE, blank, drawing, key, label_rows, note_row, row_size
+from .tables import require_columns
 
 
 def trend(table: pd.DataFrame, metric: str, over: str, by: str | None = None) -> Figure:
@@ -19,11 +19,7 @@ def trend(table: pd.DataFrame, metric: str, over: str, by: str | None = None) ->
     `table` is that of a `sweep`; runs that failed, or have no such number, are left out, and the title says how many.
     InvalidValue for a column that is not there, or is not a number.
     """
-    for column in (metric, over, *([] if by is None else [by])):
-        if column not in table:
-            raise InvalidValue(f"no column {column!r} in the table; it has {', '.join(map(str, table.columns))}")
-    if not all(pd.api.types.is_numeric_dtype(table[column]) for column in (metric, over)):
-        raise InvalidValue(f"{metric!r} over {over!r}: both have to be numbers in every row")
+    require_columns(table, *([] if by is None else [by]), numbers=(metric, over))
     title = f"{metric} over {over}"
     rows = table.dropna(subset=[metric])
     if rows.empty:
@@ -54,11 +50,7 @@ def spread(table: pd.DataFrame, value: str, by: str | list[str]) -> Figure:
     `by` is a column, or several. InvalidValue for a column that is not there, or if the value is not a number.
     """
     groups = [by] if isinstance(by, str) else list(by)
-    for column in (value, *groups):
-        if column not in table:
-            raise InvalidValue(f"no column {column!r} in the table; it has {', '.join(map(str, table.columns))}")
-    if not pd.api.types.is_numeric_dtype(table[value]):
-        raise InvalidValue(f"{value!r} has to be a number in every row")
+    require_columns(table, *groups, numbers=[value])
     title, rows = f"{value} by {' and '.join(groups)}", table.dropna(subset=[value])
     if rows.empty:
         return blank(title, "there are no numbers to show")
