@@ -5,8 +5,9 @@ The names below are loaded when they are first used, so that what needs no widge
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..runtime.lazy import loader
 
 if TYPE_CHECKING:
     from . import charts, frames, quality
@@ -36,21 +37,17 @@ _HOMES = {
     "DataProcessor": "data",
     "Desk": "desk",
     "Transcript": "dialogue",
+    "charts": "charts",
     "compare": "experiment",
     "data_path": "data",
+    "frames": "frames",
     "load": "data",
+    "quality": "quality",
     "records": "data",
     "sweep": "experiment",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f".{_HOMES.get(name, name)}", __name__)
-    value = globals()[name] = getattr(module, name) if name in _HOMES else module
-    return value
+__getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -9,12 +9,13 @@ from typing import Any
 
 
 def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package whose public names are in the modules `homes` says."""
+    """Return the `__getattr__` of a package whose public names are modules, or in those that `homes` says."""
 
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{homes[name]}", package), name)
+        module = import_module(f".{homes[name]}", package)
+        value = module if name == homes[name] else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 
