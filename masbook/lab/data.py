@@ -15,9 +15,9 @@ import pandas as pd
 from ..errors import InvalidInput, InvalidValue
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
-from .insights import Facts, analyze, compare, summarize
+from .insights import Facts, analyze, summarize
 
-Operation = Literal["summarize", "compare", "analyze"]
+Operation = Literal["summarize", "analyze"]
 PROJECT = Path(__file__).parents[2]
 SCALES = (("low", "normal", "high"), ("low", "medium", "high"), ("negative", "neutral", "positive"))
 
@@ -86,9 +86,9 @@ class DataProcessor(Agent):
     Its work takes virtual time: the rows of the file divided by `rows_per_second`.
 
         world.spawn(DataProcessor("data", rows_per_second=500))
-        inputs = {"path": "orders.csv", "operation": "compare", "by": "region"}
+        inputs = {"path": "orders.csv", "operation": "analyze", "by": "region"}
         answer = world.run(client.request("data", "process_data", **inputs))
-        answer["groups"][0]     # {"value": "North", "rows": ..., "share": ..., "means": {...}}
+        answer["insights"][0]     # {"kind": "missing", "column": "region", "rows": ..., "share": ..., "text": ...}
     """
 
     def __init__(self, name: str, *, rows_per_second: float = 1000.0, **options: Any) -> None:
@@ -104,19 +104,16 @@ class DataProcessor(Agent):
     ) -> dict[str, Any]:
         """Read a CSV file and say what is in it: `file`, `operation`, `rows`, and what the operation finds.
 
-        summarize: missing values, numbers, texts and dates of each column. compare: the groups of `by`, with the
-        means of the numbers. analyze: insights (and which numbers differ most between the groups of `by`).
-        `columns` narrows it down. Raises InvalidValue for the file and InvalidInput for the other fields.
+        summarize: missing values, numbers, texts and dates of each column. analyze: insights (and which numbers differ
+        most between the groups of `by`). `columns` narrows it down. Raises InvalidValue for the file and InvalidInput
+        for the other fields.
         """
         frame = load(path)
         chosen, groups = _choose(frame, operation, columns, by)
         await self.sleep(len(frame) / self.rows_per_second)
         facts = {"file": Path(path).name, "operation": operation, "rows": len(frame)}
-        if operation == "summarize":
-            return facts | summarize(chosen)
-        if operation == "compare" and groups is not None:
-            return facts | compare(chosen, groups)
-        return facts | {"insights": list(analyze(chosen, groups))}
+        found = summarize(chosen) if operation == "summarize" else {"insights": list(analyze(chosen, groups))}
+        return facts | found
 
 
 def _choose(
@@ -125,10 +122,8 @@ def _choose(
     """Return the columns to look at and the one to group by; InvalidInput names the field that does not fit."""
     if operation not in get_args(Operation):
         raise InvalidInput(f"field 'operation': {operation!r}; choose one of {', '.join(get_args(Operation))}")
-    if operation == "compare" and by is None:
-        raise InvalidInput("field 'by': compare needs a column to group by")
     if operation == "summarize" and by is not None:
-        raise InvalidInput("field 'by': summarize looks at all rows together; compare looks at groups")
+        raise InvalidInput("field 'by': summarize looks at all rows together; analyze looks at groups")
     if columns == []:
         raise InvalidInput("field 'columns': name at least one, or leave it out for all of them")
     for field, names in (("columns", columns or []), ("by", [] if by is None else [by])):

@@ -1,4 +1,4 @@
-"""What can be said about a table: its summary, its groups, and what stands out.
+"""What can be said about a table: its summary, and what stands out.
 
 Plain functions from a DataFrame to plain data that can be sent in a message; `DataProcessor` calls them. Another kind
 of insight is another function in `INSIGHTS`.
@@ -30,16 +30,6 @@ def summarize(frame: pd.DataFrame) -> Facts:
     }
 
 
-def compare(frame: pd.DataFrame, groups: pd.Series[Any]) -> Facts:
-    """Return the groups, largest first, each with its share of the rows and its means; None stands for the missing."""
-    numbers = _numbers(frame.drop(columns=str(groups.name), errors="ignore"))
-    found = [
-        {"value": _plain(value), "rows": len(rows), "share": _plain(len(rows) / len(frame)), "means": _means(rows)}
-        for value, rows in numbers.groupby(groups, dropna=False, observed=True)
-    ]
-    return {"by": groups.name, "groups": sorted(found, key=lambda group: (-group["rows"], str(group["value"])))}
-
-
 def analyze(frame: pd.DataFrame, groups: pd.Series[Any] | None = None) -> Iterator[Facts]:
     """Yield the insights: each has a `kind`, a sentence as `text`, and the facts that the sentence is made of."""
     for insight in INSIGHTS:
@@ -55,16 +45,6 @@ def missing(frame: pd.DataFrame) -> Iterator[Facts]:
             share = _plain(count / len(frame))
             text = f"{name} is missing in {count} of {len(frame)} rows"
             yield {"kind": "missing", "column": name, "rows": int(count), "share": share, "text": text}
-
-
-def duplicates(frame: pd.DataFrame) -> Iterator[Facts]:
-    """Yield the rows that repeat an earlier one in all but their id, where the first column is an id."""
-    if len(frame.columns) < 3 or not frame.iloc[:, 0].is_unique:
-        return
-    repeated = [_plain(value) for value in frame.loc[frame.duplicated(list(frame.columns[1:])), frame.columns[0]]]
-    if repeated:
-        text = f"{len(repeated)} rows repeat an earlier one in everything but {frame.columns[0]}"
-        yield {"kind": "duplicates", "rows": repeated, "text": text}
 
 
 def correlations(frame: pd.DataFrame) -> Iterator[Facts]:
@@ -89,7 +69,7 @@ def outliers(frame: pd.DataFrame) -> Iterator[Facts]:
         low, high = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)
         outside = column[(column < low) | (column > high)]
         if q1 < q3 and len(outside):
-            place = _farthest(outside - column.median())
+            place = int((outside - column.median()).abs().to_numpy().argmax())
             extreme = {"row": _label(frame, outside.index[place]), "value": _plain(outside.iloc[place])}
             facts = {"column": name, "rows": len(outside), "low": _plain(low), "high": _plain(high), "extreme": extreme}
             span = f"{low:.2f} to {high:.2f}; the farthest is {extreme['value']} in row {extreme['row']}"
@@ -108,38 +88,6 @@ def largest_groups(frame: pd.DataFrame) -> Iterator[Facts]:
             yield {"kind": "group", "column": name, "value": value, "rows": rows, "share": share, "text": text}
 
 
-def trends(frame: pd.DataFrame) -> Iterator[Facts]:
-    """Yield the number that follows time most closely, and the busiest month.
-
-    Time is the first column of dates, in days, or else the first number that never falls.
-    """
-    numbers = _numbers(frame)
-    dates = next(iter(frame.select_dtypes("datetime")), None)
-    rising = [name for name in numbers if numbers[name].is_monotonic_increasing and numbers[name].nunique() > 1]
-    if dates is not None:
-        time, unit = (frame[dates] - frame[dates].min()) / pd.Timedelta(days=1), "day"
-        yield from _busiest_month(frame[dates])
-    elif rising:
-        time, unit = numbers.pop(str(rising[0])), f"unit of {rising[0]}"
-    else:
-        return
-    known = numbers.corrwith(time).dropna()
-    if len(known):
-        name, r = _strongest(known)
-        known_at = time[numbers[name].notna()]
-        slope = known_at.cov(numbers[name]) / known_at.var()
-        text = f"{name} changes by {slope:.4g} per {unit}, a {_strength(r)} trend (r = {r:.2f})"
-        yield {"kind": "trend", "column": name, "slope": _plain(slope), "r": _plain(r), "text": text}
-
-
-def _busiest_month(dates: pd.Series[Any]) -> Iterator[Facts]:
-    months = _counts(dates.dt.strftime("%Y-%m"))
-    if len(months) > 1:
-        most, least = next(iter(months.items())), list(months.items())[-1]
-        text = f"{most[0]} is the busiest month with {most[1]} rows, {least[0]} the quietest with {least[1]}"
-        yield {"kind": "season", "busiest": list(most), "quietest": list(least), "text": text}
-
-
 def differences(frame: pd.DataFrame, groups: pd.Series[Any]) -> Iterator[Facts]:
     """Yield the number whose mean differs most between the groups, by the share of its variance they explain.
 
@@ -149,12 +97,12 @@ def differences(frame: pd.DataFrame, groups: pd.Series[Any]) -> Iterator[Facts]:
     means = numbers.groupby(groups, observed=True).transform("mean").where(numbers.notna())
     shares = (means.var() / numbers.var()).dropna()
     if len(shares):
-        name, share = _strongest(shares)
+        name, share = str(shares.idxmax()), float(shares.max())
         text = f"{name} differs most between the groups of {groups.name}, which explain {share:.1%} of its variance"
         yield {"kind": "difference", "by": groups.name, "column": name, "share": _plain(share), "text": text}
 
 
-INSIGHTS = (missing, duplicates, correlations, outliers, largest_groups, trends)
+INSIGHTS = (missing, correlations, outliers, largest_groups)
 
 
 def _numbers(frame: pd.DataFrame) -> pd.DataFrame:
@@ -181,24 +129,10 @@ def _counts(column: pd.Series[Any]) -> dict[str, int]:
     return {value: -count for count, value in counts}
 
 
-def _means(rows: pd.DataFrame) -> Facts:
-    return {str(name): _plain(mean) for name, mean in rows.mean().items()}
-
-
 def _label(frame: pd.DataFrame, place: Any) -> Any:
     """Return the id of a row, where the first column is an id, or else its number, from 0."""
     first = frame.iloc[:, 0]
     return _plain(first[place] if first.is_unique else place)
-
-
-def _strongest(column: pd.Series[float]) -> tuple[str, float]:
-    """Return the label and the value farthest from 0."""
-    place = _farthest(column)
-    return str(column.index[place]), float(column.iloc[place])
-
-
-def _farthest(column: pd.Series[float]) -> int:
-    return int(column.abs().to_numpy().argmax())
 
 
 def _strength(r: float) -> str:
