@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from .agent import LLMAgent
     from .analysis import AnalysisPanel, AnalysisReport, Analyst
     from .conversation import Conversation
+    from .member import ThinkingMember
     from .model import find_model
     from .offline_model import offline
     from .opinions import Analysis
     from .outcomes import fan_out, pipeline
     from .phases import run_phases
+    from .pool import Pool
     from .recording import record, replay
     from .script import scripted, tool_call
+    from .toolset import bus_tools, capability_tools, hierarchy_tools
 
 _HOMES = {
     "Analysis": "opinions",
@@ -28,8 +31,13 @@ _HOMES = {
     "Analyst": "analysis",
     "Conversation": "conversation",
     "LLMAgent": "agent",
+    "Pool": "pool",
+    "ThinkingMember": "member",
+    "bus_tools": "toolset",
+    "capability_tools": "toolset",
     "fan_out": "outcomes",
     "find_model": "model",
+    "hierarchy_tools": "toolset",
     "offline": "offline_model",
     "pipeline": "outcomes",
     "record": "recording",
@@ -45,8 +53,13 @@ __all__ = [
     "Analyst",
     "Conversation",
     "LLMAgent",
+    "Pool",
+    "ThinkingMember",
+    "bus_tools",
+    "capability_tools",
     "fan_out",
     "find_model",
+    "hierarchy_tools",
     "offline",
     "pipeline",
     "record",

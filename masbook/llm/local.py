@@ -109,6 +109,7 @@ class WordByWord(StreamedResponse):
 def _question(messages: list[ModelMessage], parameters: ModelRequestParameters, more: dict[str, Any]) -> Question:
     texts: list[str] = []
     results: list[tuple[str, Any, bool]] = []
+    functions = [tool.name for tool in parameters.function_tools]
     for message in messages:
         for part in message.parts:
             if part.part_kind == "user-prompt":
@@ -116,6 +117,8 @@ def _question(messages: list[ModelMessage], parameters: ModelRequestParameters, 
                 results = []
             elif part.part_kind == "tool-return":
                 results.append((part.tool_name, part.content, part.outcome == "success"))
+            elif part.part_kind == "retry-prompt" and part.tool_name in functions:
+                results.append((part.tool_name, part.model_response(), False))
     system = [part.content for message in messages for part in message.parts if part.part_kind == "system-prompt"]
     written = [part.content for part in parameters.instruction_parts or ()]
     schema = None if parameters.output_object is None else parameters.output_object.json_schema

@@ -35,7 +35,7 @@ def bus_tools(store: StateStore | None = None) -> FunctionToolset[LLMAgent]:
     The agent that thinks is the sender and the author, with its rights. What it has read in a conversation it can only
     overwrite while nobody else has written there since: else it is told of the VersionConflict.
     """
-    toolset = FunctionToolset([send_message, broadcast, recent_messages])
+    toolset = FunctionToolset([send_message, broadcast, recent_messages], instructions=_company)
     if store is not None:
         if isinstance(store, Agent) or not isinstance(store, StateStore):
             raise InvalidValue(f"the store is {store!r}: give a store, such as MemoryStore(world)")
@@ -61,9 +61,7 @@ async def send_message(ctx: Context, recipient: str, text: str) -> str:
 
 async def broadcast(ctx: Context, text: str) -> str:
     """Send a message to all other agents at once; nobody has to answer it."""
-    me = ctx.deps
-    agents = [agent for agent in me.world.agents.values() if agent.online and not agent.service]
-    others = [agent.name for agent in agents if agent is not me]
+    me, others = ctx.deps, _others(ctx.deps)
     if not others:
         raise UnknownRecipient(f"nobody but {me.name} is there to hear it")
     with sharing(me, ctx.usage):
@@ -83,6 +81,15 @@ async def recent_messages(
         if len(found) == limit:
             break
     return found[::-1]
+
+
+def _company(ctx: Context) -> str:
+    return f"You are {ctx.deps.name}. The other agents are: {', '.join(_others(ctx.deps)) or 'none'}."
+
+
+def _others(me: Agent) -> list[str]:
+    agents = me.world.agents.values()
+    return [agent.name for agent in agents if agent.online and not agent.service and agent is not me]
 
 
 def _heard(me: Agent) -> Iterator[Message]:
@@ -105,7 +112,7 @@ class SharedState:
         self._read: dict[tuple[str, str | None, str], int] = {}
 
     async def read_shared_state(self, ctx: Context, key: str) -> dict[str, Any] | str:
-        """Return what is stored under a key in the state that all agents share, its version and who wrote it."""
+        """Return what is stored under a key of the data that all agents share, its version and who wrote it."""
         entry = await self._store.get(key, by=ctx.deps)
         self._remember(ctx, key, 0 if entry is None else entry.version)
         if entry is None:
@@ -114,7 +121,7 @@ class SharedState:
         return {"value": entry.value, "version": entry.version, "author": entry.author}
 
     async def write_shared_state(self, ctx: Context, key: str, value: JsonValue) -> str:
-        """Write a value under a key of the state that all agents share; read it before if the value depends on it."""
+        """Set or update the value under a key of the data that all agents share; read it first if that depends on it."""
         known = self._read.get((ctx.deps.name, ctx.conversation_id, key))
         entry = await self._store.set(key, value, by=ctx.deps, expected_version=known)
         self._remember(ctx, key, entry.version)
