@@ -121,7 +121,7 @@ class SharedState:
         return {"value": entry.value, "version": entry.version, "author": entry.author}
 
     async def write_shared_state(self, ctx: Context, key: str, value: JsonValue) -> str:
-        """Set or update the value under a key of the data that all agents share; read it first if that depends on it."""
+        """Set or update a value under a key of the data that all agents share; read it first if it depends on that."""
         known = self._read.get((ctx.deps.name, ctx.conversation_id, key))
         entry = await self._store.set(key, value, by=ctx.deps, expected_version=known)
         self._remember(ctx, key, entry.version)
