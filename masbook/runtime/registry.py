@@ -206,6 +206,12 @@ class AgentRegistry(Agent):
         """Call `watcher` at once when an agent registers, or is there or well again after a crash or a silence."""
         self._watchers[watcher] = None
 
+    def health_of(self, agent: Agent) -> Health:
+        """Return how well an agent is at this moment; one that is not registered is not well, services apart."""
+        self._look()
+        entry = self._entries.get(agent.name)
+        return entry.health if entry is not None else "healthy" if agent.service else "unhealthy"
+
     # What the world calls
 
     def admit(self, agent: Agent) -> None:

@@ -62,6 +62,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     # teams; `who` is the agent that joins, or that hands a task to another
     "joined": ("team", "role", "superior", "skills", "capacity"),
     "handover": ("team", "task", "to", "how", "reason"),
+    # pools; `who` is the pool
+    "pool": ("change", "member", "size", "reason"),
     # conflicts; `who` is the resolver, for "position" the participant
     "conflict": ("conflict", "type", "participants", "description"),
     "position": ("conflict", "strategy", "round", "position"),

@@ -613,3 +613,14 @@ class TestNamesInLists:
     def test_tags_of_an_agent(self):
         with pytest.raises(InvalidValue, match="tags"):
             Agent("a", tags="fast")
+
+
+def test_how_well_one_agent_is_can_be_read_at_once(world):
+    clerk, gone, registry = world.spawn(Agent("clerk")), world.spawn(Agent("gone")), world.registry
+    gone.stop()
+    assert registry.health_of(clerk) == registry.health_of(registry) == "healthy"
+    assert registry.health_of(gone) == "unhealthy"
+    clerk.crash(RuntimeError("boom"), restart_after=1.0)
+    assert registry.health_of(clerk) == "unhealthy"
+    world.run()
+    assert registry.health_of(clerk) == "healthy"
