@@ -19,8 +19,8 @@ def labelled(name: str, text: str) -> str:
 
 
 def unlabelled(text: str) -> str:
-    """Return a text without the labels of its lines."""
-    return _LABEL.sub("", text)
+    """Return a text without the labels of its lines; a single one is none, as in `Urgent: the tap drips`."""
+    return _LABEL.sub("", text) if len(_LABEL.findall(text)) > 1 else text
 
 
 def pairs(text: str) -> dict[str, int]:

@@ -49,9 +49,10 @@ class ThinkingMember(Member, LLMAgent):
     async def brief(self, task: TeamTask) -> str:
         """Return the prompt for a task: what it is, what it requires, and what has become of its subtasks."""
         requires, able = needed(self, task)
-        facts = [("Title", task.title), ("Description", task.description), ("Priority", f"{task.priority} of 5")]
-        facts += [("Requires", requires), ("You lack skills that it requires; ask", able)]
-        facts += [("Handed to you by", task.by), ("Failed before", "yes" if task.attempts > 1 else "")]
+        facts: list[tuple[str, str | None]] = [("Title", task.title), ("Description", task.description)]
+        facts += [("Priority", f"{task.priority} of 5"), ("Requires", requires)]
+        facts += [("You lack skills that it requires; ask", able), ("Handed to you by", task.by)]
+        facts += [("Failed before", "yes" if task.attempts > 1 else "")]
         facts += [(name, as_text(value)) for name, value in task.data.items()]
         for child in task.children:
             part: TeamTask = await self.request(self.board, "task", task=child)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, Json, TypeAdapter
-from pydantic_ai import NativeOutput, PromptedOutput, ToolOutput
+from pydantic_ai import ModelRetry, NativeOutput, PromptedOutput, ToolOutput
 
 from masbook import simulate
 from masbook.errors import UnknownModel
@@ -116,6 +116,12 @@ def test_no_text_is_too_strange(text, output_type):
     assert filled == fill(adapter.json_schema(), text)
 
 
+FORM = """Title: Rain, all day
+Description: It pours: bring boots.
+Priority: 4 of 5
+Requires: boats 3, first_aid 2"""
+
+
 @pytest.mark.parametrize(
     ("fields", "text", "expected"),
     [
@@ -132,6 +138,13 @@ def test_no_text_is_too_strange(text, output_type):
         ({"urgent": bool}, "This is not urgent.", {"urgent": False}),
         ({"when": date}, "Come on 2026-03-04.", {"when": "2026-03-04"}),
         ({"code": Annotated[str, Field(pattern=r"^[A-Z]{2}\d$")]}, "It is XY7, I think.", {"code": "XY7"}),
+        ({"title": str, "description": str}, FORM, {"title": "Rain, all day", "description": "It pours: bring boots."}),
+        ({"issue": str, "reason": str}, FORM, {"issue": "Rain, all day", "reason": "It pours: bring boots."}),
+        ({"priority": int}, FORM, {"priority": 4}),
+        ({"requires": dict[str, int] | list[str] | None}, FORM, {"requires": {"boats": 3, "first_aid": 2}}),
+        ({"requires": list[str]}, "Requires: boats, first_aid", {"requires": ["boats", "first_aid"]}),
+        ({"skills": list[str] | None, "assignee": str | None}, FORM, {"skills": None, "assignee": None}),
+        ({"assignee": str | None, "city": str | None}, "assignee: ada, in Lima", {"assignee": "ada", "city": "Lima"}),
     ],
 )
 def test_what_the_text_says_is_read(fields, text, expected):
@@ -203,6 +216,63 @@ class TestTools:
         agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[weather]))
         assert "no network" in world.run(agent.ask("What is the weather in the city of Lima?"))
         assert world.trace.count("tool_called") == 1
+
+    def test_one_that_asks_to_try_again_is_not_called_for_ever(self, world):
+        def weather(city: str) -> str:
+            """Return the weather of a city."""
+            raise ModelRetry("name another city")
+
+        agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[weather]))
+        assert "name another city" in world.run(agent.ask("What is the weather in the city of Lima?"))
+        assert world.trace.count("tool_called") == 1
+
+    @pytest.mark.parametrize(
+        ("prompt", "instructions", "called"),
+        [
+            ("The tap drips, and it is urgent.", "", ["phone"]),
+            ("Urgent: the tap drips.", "", ["phone"]),
+            ("The house is on fire.", "", ["phone"]),
+            ("A fire engine. It stands in the house.", "", []),
+            ("Urgent: a parcel.", "Phone only when somebody is hurt.", []),
+            ("A child is hurt badly.", "Phone only when somebody is hurt or a child is lost.", []),
+            ("Somebody is hurt badly.", "Phone only when somebody is hurt or a child is lost.", ["phone"]),
+            ("The lost child is in a cave.", "Phone only when somebody is hurt or a child is lost.", ["phone"]),
+            ("It is urgent.", "Be kind. Never phone. Write letters for complaints.", []),
+            ("There are complaints.", "If there are complaints, phone.", ["phone"]),
+            ("Title: Urgent: the tap\nDescription: It drips.", "", ["phone"]),
+        ],
+    )
+    def test_what_it_is_meant_for_is_read_in_the_instructions_or_else_in_its_description(
+        self, world, prompt, instructions, called
+    ):
+        done = []
+
+        def letter(text: str) -> None:
+            """Put it in writing, fire and house and all. Use it when patience is asked for."""
+            done.append("letter")
+
+        def phone(number: int) -> None:
+            """Call the house. Use it when it is urgent or a house is on fire."""
+            done.append("phone")
+
+        agent = world.spawn(LLMAgent("agent", instructions, model="offline:instant", tools=[letter, phone]))
+        world.run(agent.ask(prompt))
+        assert done == called
+
+    def test_a_tool_that_fails_may_name_another(self, world):
+        done = []
+
+        def email(text: str) -> None:
+            """Send it. Use it when it is a letter."""
+            raise OSError("the line is cut: use telegraph instead")
+
+        def telegraph(text: str) -> None:
+            """Morse it. Use it at sea."""
+            done.append("telegraph")
+
+        agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[email, telegraph]))
+        world.run(agent.ask("Here is a letter."))
+        assert done == ["telegraph"]
 
 
 class TestProfiles:
