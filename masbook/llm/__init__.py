@@ -12,7 +12,9 @@ from ..runtime.lazy import loader
 if TYPE_CHECKING:
     from .agent import LLMAgent
     from .analysis import AnalysisPanel, AnalysisReport, Analyst
+    from .consensus import reach_consensus
     from .conversation import Conversation
+    from .crew import delegate
     from .member import ThinkingMember
     from .model import find_model
     from .offline_model import offline
@@ -35,11 +37,13 @@ _HOMES = {
     "ThinkingMember": "member",
     "bus_tools": "toolset",
     "capability_tools": "toolset",
+    "delegate": "crew",
     "fan_out": "outcomes",
     "find_model": "model",
     "hierarchy_tools": "toolset",
     "offline": "offline_model",
     "pipeline": "outcomes",
+    "reach_consensus": "consensus",
     "record": "recording",
     "replay": "recording",
     "run_phases": "phases",
@@ -57,11 +61,13 @@ __all__ = [
     "ThinkingMember",
     "bus_tools",
     "capability_tools",
+    "delegate",
     "fan_out",
     "find_model",
     "hierarchy_tools",
     "offline",
     "pipeline",
+    "reach_consensus",
     "record",
     "replay",
     "run_phases",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from .forms import Schema, fill, likeness, summary
+from .forms import Schema, fill, likeness, points, summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,14 @@ def choose_tool(question: Question) -> Tool | None:
 
 
 def speak(question: Question) -> str:
-    """Return a text: what the tools found, else the sentences of the prompt that say most."""
+    """Return a text: what the tools found, all points where they are to be put together, else what says most."""
     if question.results:
         return "; ".join(f"{name}: {result}" for name, result, _ in question.results)
+    if re.search(r"(?i)\b(?:combine|consolidate|merge|put together)\b", question.prompt):
+        return " ".join(points(question.prompt))
     return summary(question.prompt) or "There is nothing to answer."
 
 
 def _filled(schema: Schema, question: Question) -> Any:
     text = "\n".join([question.prompt, *(str(result) for _, result, _ in question.results)])
-    return fill(schema, text, random=question.random, slips=question.slips)
+    return fill(schema, text, leaning=question.instructions, random=question.random, slips=question.slips)

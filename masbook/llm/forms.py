@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from .patterns import matching
+from .positions import alternatives, positions, stance, verdict, without_positions
 from .reading import facts
 
 Schema = Mapping[str, Any]
@@ -34,6 +35,8 @@ _COMMON = re.compile(
     r"(?:a|an|and|are|as|at|be|by|for|from|has|have|i|in|is|it|me|my|of|on|or|our|please|that|the|their|them|this|to|us|"
     r"was|we|what|which|who|will|with|you|your)"
 )
+_ITEM = re.compile(r"(?m)^ *(?:[-*]|\d+[.)]) +(.+)$")  # of a list
+_ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of examples
 _FORMATS = {
     "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
     "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?", "2026-01-01T00:00:00"),
@@ -46,12 +49,15 @@ _FORMATS = {
 }
 
 
-def fill(schema: Schema, text: str, *, name: str = "", random: Random | None = None, slips: float = 0.0) -> Any:
+def fill(
+    schema: Schema, text: str, *, leaning: str = "", random: Random | None = None, slips: float = 0.0, name: str = ""
+) -> Any:
     """Return data that fits the JSON schema; the same text gives the same, but for slips drawn from `random`.
 
-    `slips` is the probability that a choice is one off, or that a sign in the text is overlooked.
+    `leaning` is a text that decides between options where the text names none more than the others; `slips` is the
+    probability that a choice is one off, or that a sign in the text is overlooked.
     """
-    return Form(text, schema, random, slips).fill(schema, name)
+    return Form(text, schema, random, slips, leaning).fill(schema, name)
 
 
 @dataclass
@@ -62,6 +68,7 @@ class Form:
     root: Schema
     random: Random | None = None
     slips: float = 0.0
+    leaning: str = ""
     _used: set[int] = field(default_factory=set)  # where in the text
 
     def fill(self, schema: Schema, name: str = "", depth: int = 0) -> Any:
@@ -70,7 +77,7 @@ class Form:
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
-            return self._slip(choose(schema["enum"], self.text), schema["enum"])
+            return self._slip(choose(schema["enum"], self.text, self.leaning), schema["enum"])
         options = schema.get("anyOf") or schema.get("oneOf")
         if options:
             return self._member(options, name, depth)
@@ -114,7 +121,7 @@ class Form:
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         parts = {key: self._whole(part) for key, part in schema.get("properties", {}).items()}
-        known = facts(parts, self.text, random=self.random, missed=self.slips)
+        known = verdict(parts, self.text) or facts(parts, self.text, random=self.random, missed=self.slips)
         found = {key: known[key] if key in known else self.fill(part, key, depth + 1) for key, part in parts.items()}
         more = schema.get("additionalProperties")
         for number in range(len(found), schema.get("minProperties", 0)):
@@ -122,22 +129,30 @@ class Form:
         return found
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
-        """Return a list: the options that the text names, or an item for each of its sentences, as far as it may."""
+        """Return a list: the options that the text names, or an item for each of its points, as far as it may.
+
+        A list of options or numbers that may be left out is, unless the text names some, or the list.
+        """
         if "prefixItems" in schema:
             return [self.fill(item, name, depth) for item in schema["prefixItems"]]
         item, least = self._whole(schema.get("items", {})), schema.get("minItems", 0)
-        most = max(least, min(schema.get("maxItems", 3), 5))
+        kind = item.get("type", "string")
+        most = max(least, min(schema.get("maxItems", 3), 5) if kind != "object" else schema.get("maxItems", 100))
         if depth > DEEPEST and not least:
             return []
-        kind = item.get("type", "string")
+        if kind in ("integer", "number") and schema.get("default") == [] and not words(name) & words(self.text):
+            return []
         if "enum" in item:
-            named = [option for option in item["enum"] if _count(option, self.text)]
-            found = [*named, *(option for option in item["enum"] if option not in named)][: max(least, len(named), 1)]
+            counts = {option: _count(option, self.text) for option in item["enum"]}
+            named = sorted(filter(counts.__getitem__, counts), key=lambda option: -counts[option])
+            rest = [option for option in item["enum"] if option not in named]
+            found = [*named, *rest][: max(least, len(named), "default" not in schema)]
         elif kind in ("integer", "number"):
             found = [self.fill(item, name, depth) for _ in range(max(min(most, len(self._numbers())), 1))]
         elif kind in ("string", "object"):
-            pieces = sentences(self.text)[:most] or [self.text]
-            found = [Form(piece, self.root, self.random, self.slips).fill(item, "", depth) for piece in pieces]
+            pieces = points(self.text)[:most] or [self.text]
+            forms = [Form(piece, self.root, self.random, self.slips, self.leaning) for piece in pieces]
+            found = [form.fill(item, "", depth) for form in forms]
         else:
             found = []
         while len(found) < least:
@@ -183,8 +198,23 @@ class Form:
             pattern, plain = _FORMATS[form]
             said = re.search(pattern, self.text)
             return said[0] if said else plain
-        text: str = self._named(name) or summary(self.text) or name or "nothing"
+        if "examples" in schema:
+            return self._example(schema)
+        text: str = self._said(name) or self._named(name) or summary(self.text) or name or "nothing"
         return text[:most].ljust(least, ".")
+
+    def _example(self, schema: Schema) -> str:
+        """Return the example that the text names, or whose description is most like it; else the default."""
+        about, text = dict(_ABOUT.findall(schema.get("description", ""))), self.text
+        likely = {one: (_count(one, text), likeness(about.get(one, ""), text)) for one in schema["examples"]}
+        best: str = max(likely, key=likely.__getitem__)
+        return best if any(likely[best]) else schema.get("default", best)
+
+    def _said(self, name: str) -> str:
+        """Return an answer to the question in the text, or the reasoning behind it, for fields of these names."""
+        if name == "answer" and (options := alternatives(self.text)):
+            return str(self._slip(choose(options, self.text, stance(self.leaning)), options))
+        return summary(self.leaning) if name == "reasoning" else ""
 
     def _named(self, name: str) -> str:
         """Return what the text gives for a field: `order O00017`, `title: Rain`, `to ada`, a name, a quotation."""
@@ -208,14 +238,24 @@ class Form:
         return quoted[1] or quoted[2]
 
 
-def choose(options: list[Any], text: str) -> Any:
-    """Return the option that the text names most, the middle one where it names none."""
-    counts = [_count(option, text) for option in options]
-    return options[counts.index(max(counts))] if any(counts) else options[len(options) // 2]
+def choose(options: list[Any], text: str, leaning: str = "") -> Any:
+    """Return the option that the text names most; of several the one that `leaning` names most, then the first.
+
+    A position counts once, for what it says. Where nothing is named at all, it is the middle one.
+    """
+    said, text = [position.answer for position in positions(text)], without_positions(text)
+    counts = [(_count(option, text) + said.count(str(option)), _count(option, leaning)) for option in options]
+    return options[counts.index(max(counts))] if any(map(any, counts)) else options[len(options) // 2]
 
 
 def _count(option: Any, text: str) -> int:
     return len(re.findall(rf"(?i)\b{re.escape(str(option).replace('_', ' '))}\b", text.replace("_", " ")))
+
+
+def points(text: str) -> list[str]:
+    """Return the items of the list in a text, or its sentences where there is none, without headings."""
+    listed = [match[1].strip() for match in _ITEM.finditer(text)]
+    return listed or [sentence for sentence in sentences(text) if not sentence.endswith(":")]
 
 
 def sentences(text: str) -> list[str]:

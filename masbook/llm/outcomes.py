@@ -10,9 +10,9 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import PydanticUserError, TypeAdapter
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
 from ..errors import InvalidValue, WorldError
 from ..runtime.agent import Agent
@@ -23,6 +23,7 @@ from .tools import FINAL
 if TYPE_CHECKING:
     from ..runtime.world import World
 
+Form = TypeVar("Form", bound=BaseModel)
 PATIENCE = 120.0  # virtual seconds that one task of an agent may take
 
 
@@ -106,6 +107,15 @@ async def fan_out(
         return Outcomes(await asyncio.gather(*asked))
 
 
+async def filled(chair: Chair, agent: Talker, form: type[Form], prompt: str, timeout: float) -> Form:
+    """Return what an agent answers in a form, whatever its own output type; it is told to stop when the time is up."""
+    chair.world.named["form", form.__name__] = form
+    content = {"prompt": prompt, "form": form.__name__}
+    return form.model_validate(
+        await chair.request(agent.name, "fill_in", content, timeout=timeout, on_timeout="cancel")
+    )
+
+
 async def outcome_of(agent: Talker, work: Awaitable[Any]) -> Outcome:
     """Await what an agent does; what it fails of becomes its outcome, mistakes of whoever wrote this do not."""
     since = agent.now
@@ -153,8 +163,10 @@ def talkers(agents: Iterable[Talker]) -> list[Talker]:
 
 @asynccontextmanager
 async def chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
-    """Spawn a Chair for as long as the block lasts, its name a new one of that kind."""
+    """Spawn a Chair for as long as the block lasts, its name a new one of that kind; WorldError outside of a run."""
     world = world_of(agents)
+    if asyncio.get_running_loop() is not world.loop:
+        raise WorldError(f"nothing runs here in which {agents[0].name} could answer: write world.run(...)")
     chair = world.spawn(Chair(world.new_id(kind)))
     try:
         yield chair

@@ -21,12 +21,17 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from .positions import Position, positions, without_positions
+
 ALARMING = ("negative", "high")  # labels that call for action
+HEARD = 1.0  # how much it weighs that somebody else has come to a label
 LOUD = 0.3  # how far from neutral a sentence must be for the lexicon to have a say
 TYPES = {  # of the fields that an analysis may have beside its label
     "analysis": "string",
     "confidence": "number",
     "cues": "array",
+    "ranking": "array",
+    "reasoning": "string",
     "recommendations": "array",
     "requires_action": "boolean",
 }
@@ -79,10 +84,16 @@ class Reading:
         return self.probabilities[self.label]
 
 
-def read(aspect: str, text: str, *, random: Random | None = None, missed: float = 0.0) -> Reading:
-    """Return what a text says about an aspect; each cue is overlooked with the probability `missed`."""
+def read(
+    aspect: str, text: str, *, heard: Iterable[Position] = (), random: Random | None = None, missed: float = 0.0
+) -> Reading:
+    """Return what a text says about an aspect; each cue is overlooked with the probability `missed`.
+
+    What others say about it, as far as that was `heard`, is a cue like any other.
+    """
     table = aspects()[aspect]
-    cues = [cue for cue in _cues(aspect, text) if random is None or random.random() >= missed]
+    said = [Cue(one.answer, HEARD, f"{one.agent} says {one.answer}") for one in heard if one.answer in table.labels]
+    cues = [cue for cue in (*_cues(aspect, text), *said) if random is None or random.random() >= missed]
     scores = dict(zip(table.labels, table.base, strict=True))
     for cue in cues:
         scores[cue.speaks_for] += cue.weight
@@ -100,24 +111,29 @@ def facts(
 ) -> dict[str, Any]:
     """Return what can be read for fields of an output; empty if none of them is an aspect with its labels.
 
-    `fields` are JSON schemas by name. Where several aspects are asked for in one output, confidence, cues and analysis
-    are those of the least certain.
+    `fields` are JSON schemas by name. A field of another name is about the aspect whose labels it has, if the text asks
+    for it. Where several aspects are asked for in one output, confidence, cues and analysis are those of the
+    least certain.
     """
-    asked = [name for name, schema in fields.items() if name in aspects() and _fit(name, schema)]
-    readings = [read(name, text, random=random, missed=missed) for name in asked]
-    if not readings:
+    heard, text = positions(text), without_positions(text)
+    asked = {name: aspect for name, schema in fields.items() if (aspect := _meant(name, schema, text))}
+    found = {name: read(asked[name], text, heard=heard, random=random, missed=missed) for name in asked}
+    if not found:
         return {}
+    readings = list(found.values())
     weakest = min(readings, key=lambda reading: reading.confidence)
     because = f"because of: {'; '.join(weakest.cues)}" if weakest.cues else "for want of a sign of anything else"
-    found: dict[str, Any] = {
+    more: dict[str, Any] = {
         "analysis": f"{weakest.aspect} is {weakest.label}, {because}",
         "confidence": weakest.confidence,
         "cues": list(weakest.cues),
+        "ranking": sorted(weakest.probabilities, key=lambda label: -weakest.probabilities[label]),
+        "reasoning": f"{weakest.aspect} is {weakest.label}, {because}",
         "recommendations": list(dict.fromkeys(advice for reading in readings for advice in reading.advice)),
         "requires_action": any(reading.label in ALARMING for reading in readings),
     }
-    fitting = {name: value for name, value in found.items() if fields.get(name, {}).get("type") == TYPES[name]}
-    return {reading.aspect: reading.label for reading in readings} | fitting
+    fitting = {name: value for name, value in more.items() if fields.get(name, {}).get("type") == TYPES[name]}
+    return {name: reading.label for name, reading in found.items()} | fitting
 
 
 @cache
@@ -141,9 +157,21 @@ def _aspect(
 
 
 def _compiled(patterns: list[str]) -> re.Pattern[str]:
-    """Return one pattern for one pass over a text: where a word begins one of them, the group of that number ends it."""
+    """Return one pattern for one pass over a text: where a word begins one of them, its group ends it."""
     either = "|".join(f"(?:{pattern})()" for pattern in patterns)  # around it, a group would slow the search down
     return re.compile(rf"\b(?=\w)(?={either.replace('cannot', _CANNOT)})")
+
+
+def _meant(name: str, schema: Mapping[str, Any], text: str) -> str | None:
+    """Return the aspect that a field is about, if it is about one."""
+    if name in aspects():
+        return name if _fit(name, schema) else None
+    labels = set(schema.get("enum", ()))
+    fitting = [aspect for aspect, table in aspects().items() if labels == set(table.labels)]
+    asked = {
+        match[0]: match.start() for aspect in fitting if (match := re.search(rf"\b{aspect}\b(?=[^.!?\n]*\?)", text))
+    }
+    return min(asked, key=asked.__getitem__, default=None)
 
 
 def _fit(aspect: str, schema: Mapping[str, Any]) -> bool:

@@ -65,6 +65,14 @@ class Talker(Agent):
         self.remember(text, talk)
 
     @capability
+    async def fill_in(self, prompt: str, form: str) -> Any:
+        """Return the model's answer in the form of that name, a type in `world.named`, in place of `output_type`."""
+        wanted = self.world.named.get(("form", form))
+        if wanted is None:
+            raise InvalidValue(f"{self.name} knows no form {form!r}; put a type into world.named['form', {form!r}]")
+        return await self._think(prompt, None, Ledger.of(self.world).enter(self.handling()), wanted)
+
+    @capability
     async def take_turn(self, talk: str, prompt: str | None = None) -> Any:
         """Return the model's contribution to a conversation that this agent is in."""
         try:
@@ -128,7 +136,7 @@ class Talker(Agent):
         """Forget a conversation."""
         raise NotImplementedError
 
-    async def _think(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
+    async def _think(self, prompt: str | None, conversation: str | None, budget: Budget, form: Any = None) -> Any:
         raise NotImplementedError
 
     def _think_in_parts(self, prompt: str | None, conversation: str | None, budget: Budget) -> Any:
