@@ -21,29 +21,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InvalidValue
-from . import frames
+from . import frames, style
 from .outcomes import conflicts, hierarchy
 from .plans import dag, gantt
 from .sequence import sequence
 from .story import Source, read
-from .style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PALE,
-    SKY,
-    TIME,
-    VERMILLION,
-    blank,
-    drawing,
-    key,
-    label_rows,
-    note_row,
-    row_size,
-    swatches,
-)
 from .topology import topology
 from .trends import spread, trend
 from .verdicts import agreement, calibration, confusion
@@ -67,28 +49,25 @@ __all__ = [
     "trend",
 ]
 
-STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
-HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}
-HOLDS = {"waiting": ORANGE, "holding": BLUE}
-OUTCOMES = {"reply": GREEN, "error": VERMILLION, "timed_out": ORANGE, "dead": BLACK, "cancelled": SKY, "pending": PALE}
-_STILL: dict[str, Any] = {"color": ORANGE, "marker": ">", "ls": "none", "markeredgecolor": BLACK, "markersize": 8}
-_CRASH: dict[str, Any] = {"color": BLACK, "marker": "X", "ls": "none", "markeredgecolor": "white", "markersize": 8}
+_MARK: dict[str, Any] = {"ls": "none", "markersize": 8}
+_STILL = {**_MARK, "color": style.ORANGE, "marker": ">", "markeredgecolor": style.BLACK}
+_CRASH = {**_MARK, "color": style.BLACK, "marker": "X", "markeredgecolor": "white"}
 
 
 def timeline(source: Source) -> Figure:
     """Draw when each agent was idle, busy, in error or offline, a bar for each agent, with its share of busy time."""
     states = frames.states(source)
     if states.empty:
-        return blank("Agent states over time", "nobody was spawned, or no virtual time has passed")
+        return style.blank("Agent states over time", "nobody was spawned, or no virtual time has passed")
     names = list(dict.fromkeys(states["who"]))
-    with _bands("Agent states over time", states, "state", STATES) as (chart, axes, size):
+    with _bands("Agent states over time", states, "state", style.STATES) as (chart, axes, size):
         for row, (_, own) in enumerate(states.groupby("who", sort=False)):
             busy = own.loc[own["state"] == "busy", "duration"].sum() / own["duration"].sum()
-            note_row(axes, row, f"{busy:.0%} busy", size)
+            style.note_row(axes, row, f"{busy:.0%} busy", size)
         crashes = states[states["state"] == "error"]
         axes.plot(crashes["start"], [names.index(who) for who in crashes["who"]], **_CRASH)
         crash = [] if crashes.empty else [Line2D([], [], label="crash", **_CRASH)]
-        key(axes, [*swatches(STATES, list(states["state"])), *crash])
+        style.key(axes, [*style.swatches(style.STATES, list(states["state"])), *crash])
     return chart
 
 
@@ -96,9 +75,9 @@ def health(source: Source) -> Figure:
     """Draw when the registry took each agent to be healthy, degraded or unhealthy, or had removed it."""
     spans = frames.health(source)
     if spans.empty:
-        return blank("Health of agents", "nobody was registered, or no virtual time has passed")
-    with _bands("Health of agents, as far as the registry knows", spans, "health", HEALTH) as (chart, axes, _):
-        key(axes, swatches(HEALTH, list(spans["health"])))
+        return style.blank("Health of agents", "nobody was registered, or no virtual time has passed")
+    with _bands("Health of agents, as far as the registry knows", spans, "health", style.HEALTH) as (chart, axes, _):
+        style.key(axes, style.swatches(style.HEALTH, list(spans["health"])))
     return chart
 
 
@@ -112,9 +91,10 @@ def holds(source: Source) -> Figure:
     holding = pd.DataFrame({"who": names, "state": "holding", "start": found["start"], "end": found["end"].fillna(end)})
     spans = pd.concat([waiting, holding.dropna()])
     spans["duration"] = spans["end"] - spans["start"]
+    title = "Who holds and who waits"
     if not spans["duration"].sum():
-        return blank("Who holds and who waits", "nobody held or waited for anything, or no virtual time has passed")
-    with _bands("Who holds and who waits", spans, "state", HOLDS) as (chart, axes, _):
+        return style.blank(title, "nobody held or waited for anything, or no virtual time has passed")
+    with _bands(title, spans, "state", style.HOLDS) as (chart, axes, _):
         rows = list(dict.fromkeys(spans["who"]))
         marks = []
         for label, own, look in (
@@ -123,7 +103,7 @@ def holds(source: Source) -> Figure:
         ):
             axes.plot(own["end"].fillna(end), [rows.index(names[row]) for row in own.index], clip_on=False, **look)
             marks += [] if own.empty else [Line2D([], [], label=label, **look)]
-        key(axes, [*swatches(HOLDS, list(spans["state"])), *marks])
+        style.key(axes, [*style.swatches(style.HOLDS, list(spans["state"])), *marks])
     return chart
 
 
@@ -133,16 +113,16 @@ def _bands(
 ) -> Iterator[tuple[Figure, Axes, float]]:
     """Give a chart with a bar for each agent, coloured by a column of its intervals, and the size of its text."""
     names = list(dict.fromkeys(spans["who"]))
-    height, size = row_size(len(names))
-    with drawing(title, 9, height * len(names) + 1.2) as (chart, axes):
+    height, size = style.row_size(len(names))
+    with style.drawing(title, 9, height * len(names) + 1.2) as (chart, axes):
         for (name, who), own in spans.groupby([column, "who"], sort=False):
-            edge = GREY if name == "offline" else "none"
+            edge = style.GREY if name == "offline" else "none"
             bars = list(own[["start", "duration"]].itertuples(index=False, name=None))
             place = (names.index(who) - 0.36, 0.72)
             axes.broken_barh(bars, place, facecolor=colours[str(name)], edgecolor=edge, linewidth=0.5)
-        label_rows(axes, names, size)
+        style.label_rows(axes, names, size)
         axes.set_xlim(spans["start"].min(), spans["end"].max())
-        axes.set_xlabel(TIME)
+        axes.set_xlabel(style.TIME)
         yield chart, axes, size
 
 
@@ -152,16 +132,16 @@ def latency(source: Source | pd.DataFrame) -> Figure:
     taken = requests["latency"].dropna()
     if taken.empty:
         why = f"none of {len(requests):,} requests was answered" if len(requests) else "no requests were sent"
-        return blank("Request latency", why)
+        return style.blank("Request latency", why)
     title = f"Request latency: {len(taken):,} of {len(requests):,} requests answered"
-    with drawing(title, 8, 3.4) as (chart, axes):
+    with style.drawing(title, 8, 3.4) as (chart, axes):
         low, high = taken.min(), taken.max()
         room = (high - low) * 0.04 or abs(high) * 0.5 or 0.5  # all equal: one bar in the middle
         bins = min(40, max(8, math.ceil(2 * len(taken) ** (1 / 3)))) if high > low else 1
         edges = (low, high) if high > low else (low - room / 12, high + room / 12)
-        axes.hist(taken, bins=bins, range=edges, color=SKY, edgecolor="white", linewidth=0.6)
-        marks = ((0.5, "median", BLACK, "-"), (0.95, "95th percentile", VERMILLION, "--"))
-        key(axes, [_mark(axes, float(taken.quantile(share)), *look) for share, *look in marks])
+        axes.hist(taken, bins=bins, range=edges, color=style.SKY, edgecolor="white", linewidth=0.6)
+        marks = ((0.5, "median", style.BLACK, "-"), (0.95, "95th percentile", style.VERMILLION, "--"))
+        style.key(axes, [_mark(axes, float(taken.quantile(share)), *look) for share, *look in marks])
         axes.set_xlim(max(edges[0] - room, min(edges[0], 0)), edges[1] + room)
         axes.set_xlabel("latency (virtual seconds)")
         axes.set_ylabel("requests")
@@ -183,24 +163,20 @@ def success(source: Source | pd.DataFrame, by: str = "to") -> Figure:
     if by not in requests:
         raise InvalidValue(f"by={by!r}; choose 'to', 'capability' or 'sender', or a column of the frame")
     if requests.empty:
-        return blank("Success of requests", "no requests were sent")
-    counts = pd.crosstab(requests[by], requests["outcome"]).reindex(columns=list(OUTCOMES), fill_value=0)
+        return style.blank("Success of requests", "no requests were sent")
+    counts = pd.crosstab(requests[by], requests["outcome"]).reindex(columns=list(style.OUTCOMES), fill_value=0)
     counts = counts.loc[_order(source, by, counts.index)]
-    height, size = row_size(len(counts))
+    height, size = style.row_size(len(counts))
     title = f"Success of requests by {'agent asked' if by == 'to' else by}"
-    with drawing(title, 9, height * len(counts) + 1.2) as (chart, axes):
-        total = counts.sum(axis="columns")
-        left = total * 0.0
-        for outcome, colour in OUTCOMES.items():
-            share = 100 * counts[outcome] / total
-            axes.barh(range(len(counts)), share, left=left, height=0.72, color=colour)
-            left += share
-        for row, (good, all_) in enumerate(zip(counts["reply"], total, strict=True)):
-            note_row(axes, row, f"{good / all_:.0%}  ({good:,} of {all_:,})", size)
-        label_rows(axes, [str(name) for name in counts.index], size)
+    with style.drawing(title, 9, height * len(counts) + 1.2) as (chart, axes):
+        for row, (_, parts) in enumerate(counts.iterrows()):
+            good, all_ = parts["reply"], parts.sum()
+            style.stack(axes, row, 100 * parts / all_, style.OUTCOMES)
+            style.note_row(axes, row, f"{good / all_:.0%}  ({good:,} of {all_:,})", size)
+        style.label_rows(axes, [str(name) for name in counts.index], size)
         axes.set_xlim(0, 100)
         axes.set_xlabel("share of requests (%)")
-        key(axes, swatches(OUTCOMES, list(requests["outcome"])))
+        style.key(axes, style.swatches(style.OUTCOMES, list(requests["outcome"])))
     return chart
 
 

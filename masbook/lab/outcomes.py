@@ -11,42 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..errors import InvalidValue
-from . import frames
-from .plans import TASKS
+from . import frames, style
 from .story import Source
-from .style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    blank,
-    key,
-    label_rows,
-    note_row,
-    panels,
-    row_size,
-    swatches,
-    text_width,
-)
+from .tables import require_columns
 
-ENDS = {
-    "resolved": GREEN,
-    "escalated": ORANGE,
-    "person": SKY,
-    "default": PURPLE,
-    "unresolved": VERMILLION,
-    "open": PALE,
-}
 _MARKS: dict[str, dict[str, Any]] = {
-    "satisfaction": {"color": BLUE, "marker": "o", "markersize": 8, "linestyle": "none", "label": "mean satisfaction"},
-    "fairness": {"color": BLACK, "marker": "D", "markersize": 6, "linestyle": "none", "label": "mean fairness"},
+    "satisfaction": {"color": style.BLUE, "marker": "o", "markersize": 8, "ls": "none", "label": "mean satisfaction"},
+    "fairness": {"color": style.BLACK, "marker": "D", "markersize": 6, "ls": "none", "label": "mean fairness"},
 }
 _STEP = 0.25  # inches from a superior to those below
 
@@ -59,39 +30,31 @@ def conflicts(source: Source | pd.DataFrame, by: str = "strategy") -> Figure:
     is not there.
     """
     found = source if isinstance(source, pd.DataFrame) else frames.conflicts(source)
-    for name in ("outcome", "duration", *_MARKS, by):
-        if name not in found:
-            raise InvalidValue(f"no column {name!r} in {list(found)}; give a frame of frames.conflicts(run)")
+    require_columns(found, "outcome", "duration", *_MARKS, by)
     if found.empty:
-        return blank("Conflicts", "there was no conflict")
+        return style.blank("Conflicts", "there was no conflict")
     groups = {str(name): rows for name, rows in found.groupby(found[by].astype("object").fillna("none"))}
-    height, size = row_size(len(groups))
-    with panels(f"Conflicts by {by}", 11, 1.5 * height * len(groups) + 1.4, (4, 3, 3)) as (chart, (ends, times, marks)):
+    height, size = style.row_size(len(groups))
+    title, tall = f"Conflicts by {by}", 1.5 * height * len(groups) + 1.4
+    with style.panels(title, 11, tall, (4, 3, 3)) as (chart, (ends, times, marks)):
         for row, rows in enumerate(groups.values()):
-            _stack(ends, row, 100 * rows["outcome"].value_counts(normalize=True), ENDS)
+            style.stack(ends, row, 100 * rows["outcome"].value_counts(normalize=True), style.ENDS)
             taken = rows["duration"].dropna()
             times.boxplot([taken], positions=[row], **_BOX)
             for name, look in _MARKS.items():
                 marks.plot(rows[name].mean(), row, clip_on=False, **look)
-            note_row(marks, row, f"n = {len(rows):,}", size)
-        label_rows(ends, list(groups), size)
+            style.note_row(marks, row, f"n = {len(rows):,}", size)
+        style.label_rows(ends, list(groups), size)
         _finish(ends, "share of conflicts (%)", 100)
         _finish(times, "time to the end (virtual seconds)", None)
         _finish(marks, "satisfaction, fairness", 1)
-        key(ends, [*swatches(ENDS, list(found["outcome"])), *(Line2D([], [], **look) for look in _MARKS.values())])
+        means = [Line2D([], [], **look) for look in _MARKS.values()]
+        style.key(ends, [*style.swatches(style.ENDS, list(found["outcome"])), *means])
     return chart
 
 
 _BOX: dict[str, Any] = {"orientation": "horizontal", "widths": 0.5, "manage_ticks": False}
-_BOX |= {"medianprops": {"color": BLACK}, "flierprops": {"markersize": 3, "markeredgecolor": GREY}}
-
-
-def _stack(axes: Axes, row: int, parts: pd.Series[Any], colours: dict[str, str]) -> None:
-    """Draw a bar of parts, in the order of their colours."""
-    left = 0.0
-    for name, colour in colours.items():
-        axes.barh(row, parts.get(name, 0), 0.72, left, color=colour)
-        left += parts.get(name, 0)
+_BOX |= {"medianprops": {"color": style.BLACK}, "flierprops": {"markersize": 3, "markeredgecolor": style.GREY}}
 
 
 def _finish(axes: Axes, label: str, most: float | None) -> None:
@@ -109,28 +72,29 @@ def hierarchy(source: Source) -> Figure:
     """
     team = frames.team(source)
     if team.empty:
-        return blank("Who works under whom", "nobody has joined a team")
+        return style.blank("Who works under whom", "nobody has joined a team")
     tried = frames.attempts(source)
     members = list(_down(team))
-    height, size = row_size(len(members))
-    left = max(depth * _STEP + text_width(f"{who.who}  {who.role}", size) for depth, _, who in members) + 0.2
-    with panels("Who works under whom", left + 7, height * len(members) + 1.3, (left, 5)) as (chart, (tree, bars)):
+    height, size = style.row_size(len(members))
+    left = max(depth * _STEP + style.text_width(f"{who.who}  {who.role}", size) for depth, _, who in members) + 0.2
+    tall = height * len(members) + 1.3
+    with style.panels("Who works under whom", left + 7, tall, (left, 5)) as (chart, (tree, bars)):
         for row, (depth, above, member) in enumerate(members):
             x = depth * _STEP
             if depth:
-                tree.plot([x - _STEP, x - _STEP, x], [above, row, row], color=GREY, linewidth=1, zorder=1)
-            tree.plot(x, row, "o", color=INK, markersize=0.6 * size)
+                tree.plot([x - _STEP, x - _STEP, x], [above, row, row], color=style.GREY, linewidth=1, zorder=1)
+            tree.plot(x, row, "o", color=style.INK, markersize=0.6 * size)
             name = tree.annotate(member.who, (x + 0.1, row), va="center", fontsize=size, weight="bold", gid="member")
             beside: dict[str, Any] = {"xycoords": name, "xytext": (5, 0), "textcoords": "offset points", "va": "center"}
-            tree.annotate(member.role, (1, 0.5), fontsize=size, color=GREY, gid="role", **beside)
-            _stack(bars, row, tried.loc[tried["agent"] == member.who, "status"].value_counts(), TASKS)
-            note_row(bars, row, _remark(member), size)
-        label_rows(tree, [""] * len(members), size)
+            tree.annotate(member.role, (1, 0.5), fontsize=size, color=style.GREY, gid="role", **beside)
+            style.stack(bars, row, tried.loc[tried["agent"] == member.who, "status"].value_counts(), style.TASKS)
+            style.note_row(bars, row, _remark(member), size)
+        style.label_rows(tree, [""] * len(members), size)
         tree.set_xlim(-0.1, left)
         tree.set_axis_off()
         _finish(bars, "tasks taken on", None)
         bars.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        key(tree, swatches(TASKS, list(tried["status"])))
+        style.key(tree, style.swatches(style.TASKS, list(tried["status"])))
     return chart
 
 

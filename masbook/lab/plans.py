@@ -13,39 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..errors import InvalidValue
-from . import frames, story
+from . import frames, story, style
 from .story import Source
-from .style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PURPLE,
-    SKY,
-    TIME,
-    VERMILLION,
-    blank,
-    drawing,
-    key,
-    label_rows,
-    note_row,
-    row_size,
-    shortened,
-    swatches,
-    text_width,
-)
 
-TASKS = {"completed": GREEN, "failed": VERMILLION, "timed_out": ORANGE, "cancelled": SKY, "skipped": PURPLE}
-TASKS |= {"running": BLUE, "waiting": PALE}
-_DARK = frozenset({GREEN, VERMILLION, BLUE, PURPLE})  # names on these are white
+_DARK = frozenset({style.GREEN, style.VERMILLION, style.BLUE, style.PURPLE})  # names on these are white
 _FEW = 40  # tasks that get a row each
 _WIDEST, _GAP = 14.0, 0.5  # inches: of a graph, and between its layers
 _SMALLEST = 5.0  # points of a legible name
-_CRITICAL: dict[str, Any] = {"color": BLACK, "linewidth": 1.8, "zorder": 0.9}
-_THIN: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "zorder": 0.9}
+_CRITICAL: dict[str, Any] = {"color": style.BLACK, "linewidth": 1.8, "zorder": 0.9}
+_THIN: dict[str, Any] = {"color": style.GREY, "linewidth": 0.7, "zorder": 0.9}
 
 
 def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
@@ -58,7 +34,7 @@ def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
         raise InvalidValue(f"by={by!r}; choose 'task' or 'agent', or leave it out")
     tasks, end = _tasks(source), story.read(source)[1]
     if tasks.empty:
-        return blank("Tasks over time", "no task was added")
+        return style.blank("Tasks over time", "no task was added")
     each = by == "task" or (by is None and len(tasks) <= _FEW)
     tasks["last"] = tasks["ended"].fillna(end)
     tasks["until"] = tasks["begun"].fillna(tasks["last"])
@@ -67,20 +43,19 @@ def gantt(source: Source, by: Literal["task", "agent"] | None = None) -> Figure:
     tried = tried.dropna(subset="begun")  # the others never came to the turn
     tried["duration"] = tried["end"].fillna(end) - tried["begun"]
     notes = _task_rows(tasks) if each else _agent_rows(tried, source)
-    height, size = row_size(len(notes))
+    height, size = style.row_size(len(notes))
     title = f"Tasks over time: {(tasks['status'] == 'completed').sum():,} of {len(tasks):,} completed"
-    with drawing(title, 9, height * len(notes) + 1.3) as (chart, axes):
+    with style.drawing(title, 9, height * len(notes) + 1.3) as (chart, axes):
         (_wait_each if each else _wait_together)(axes, tasks, len(notes) - 1)
-        look = {"color": [TASKS.get(status, GREY) for status in tried["status"]], **_edges(tried["critical"])}
-        axes.barh(tried["row"], tried["duration"], 0.72, tried["begun"], **look)
-        label_rows(axes, [label for label, _ in notes], size)
+        axes.barh(tried["row"], tried["duration"], 0.72, tried["begun"], **_looks(tried))
+        style.label_rows(axes, [label for label, _ in notes], size)
         for row, (_, note) in enumerate(notes):
             if note:
-                note_row(axes, row, note, size)
+                style.note_row(axes, row, note, size)
         start, stop = tasks["added"].min(), tasks["last"].max()
         axes.set_xlim(start, stop if stop > start else start + 1)
-        axes.set_xlabel(TIME)
-        key(axes, [*swatches(TASKS, [*tried["status"], "waiting"]), *_critical_key(tasks)])
+        axes.set_xlabel(style.TIME)
+        style.key(axes, [*style.swatches(style.TASKS, [*tried["status"], "waiting"]), *_critical_key(tasks)])
     return chart
 
 
@@ -89,7 +64,8 @@ def _tasks(source: Source) -> pd.DataFrame:
     tasks = frames.tasks(source).drop_duplicates(["workflow", "task"], keep="last", ignore_index=True)
     unique = tasks["task"].is_unique
     names = zip(tasks["workflow"], tasks["task"], strict=True)
-    return tasks.assign(label=[shortened(task if unique else f"{workflow} {task}", 30) for workflow, task in names])
+    labels = [task if unique else f"{workflow} {task}" for workflow, task in names]
+    return tasks.assign(label=[style.shortened(label, 30) for label in labels])
 
 
 def _task_rows(tasks: pd.DataFrame) -> list[tuple[str, str]]:
@@ -98,7 +74,7 @@ def _task_rows(tasks: pd.DataFrame) -> list[tuple[str, str]]:
     notes = []
     for task in tasks.sort_values("row").itertuples():
         said = ", ".join(task.agents) or f"{task.status}: {'no agent yet' if pd.isna(task.error) else task.error}"
-        notes.append((task.label, shortened(said, 40)))
+        notes.append((task.label, style.shortened(said, 40)))
     return notes
 
 
@@ -120,7 +96,8 @@ def _agent_rows(tried: pd.DataFrame, source: Source) -> list[tuple[str, str]]:
 def _wait_each(axes: Axes, tasks: pd.DataFrame, _: int) -> None:
     """Draw from when to when each task was ready and not done, and the links of the critical path."""
     ready = tasks.dropna(subset="ready")
-    axes.barh(ready["row"], ready["last"] - ready["ready"], left=ready["ready"], height=0.36, color=PALE, zorder=0.8)
+    duration = ready["last"] - ready["ready"]
+    axes.barh(ready["row"], duration, 0.36, ready["ready"], color=style.PALE, zorder=0.8)
     for one, other in _links(tasks):
         axes.plot([one.ended, one.ended, other.until], [one.row, other.row, other.row], **_CRITICAL)
 
@@ -131,14 +108,17 @@ def _wait_together(axes: Axes, tasks: pd.DataFrame, row: int) -> None:
     changes = [pd.Series(0, [0.0]), pd.Series(1, ready["ready"]), pd.Series(-1, ready["until"])]
     waiting = pd.concat(changes).groupby(level=0).sum().cumsum()
     most = waiting.max()
-    axes.fill_between(waiting.index, row + 0.4, row + 0.4 - 0.8 * waiting / max(most, 1), step="post", color=PALE)
-    note_row(axes, row, f"at most {most:,}", 8)
+    axes.fill_between(waiting.index, row + 0.4, row + 0.4 - 0.8 * waiting / max(most, 1), step="post", color=style.PALE)
+    style.note_row(axes, row, f"at most {most:,}", 8)
 
 
-def _edges(critical: pd.Series[bool]) -> dict[str, Any]:
-    """Return the edges of bars: black where they are on the critical path."""
-    colours, widths = [BLACK if yes else "white" for yes in critical], [1.6 if yes else 0.4 for yes in critical]
-    return {"edgecolor": colours, "linewidth": widths}
+def _looks(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the colours of bars by their status, and their edges: black on the critical path."""
+    return {
+        "color": [style.TASKS.get(status, style.GREY) for status in rows["status"]],
+        "edgecolor": [style.BLACK if yes else "white" for yes in rows["critical"]],
+        "linewidth": [1.6 if yes else 0.4 for yes in rows["critical"]],
+    }
 
 
 def _critical_key(tasks: pd.DataFrame) -> list[Line2D]:
@@ -158,11 +138,11 @@ def dag(source: Source) -> Figure:
     """
     tasks = _tasks(source)
     if tasks.empty:
-        return blank("What comes after what", "no task was added")
+        return style.blank("What comes after what", "no task was added")
     layers, lines = _layers(tasks)
     most = max(map(len, layers))
-    height, size = row_size(most)
-    widths = [max(text_width(tasks["label"].get(node, ""), size) for node in layer) + 0.2 for layer in layers]
+    height, size = style.row_size(most)
+    widths = [max(style.text_width(tasks["label"].get(node, ""), size) for node in layer) + 0.2 for layer in layers]
     size *= min(1.0, _WIDEST / (sum(widths) + _GAP * len(widths)))
     named = size >= _SMALLEST
     if not named:
@@ -171,18 +151,17 @@ def dag(source: Source) -> Figure:
     places = {node: (lefts[x], y, widths[x]) for x, layer in enumerate(layers) for node, y in layer.items()}
     tasks[["x", "row", "width"]] = [places[node] for node in tasks.index]
     title = "What comes after what" + ("" if named else f": {len(tasks):,} tasks")
-    with drawing(title, min(_WIDEST, max(lefts[-1], 5.0)), 1.4 * height * most + 0.9) as (chart, axes):
+    with style.drawing(title, min(_WIDEST, max(lefts[-1], 5.0)), 1.4 * height * most + 0.9) as (chart, axes):
         critical = [(one.Index, other.Index) for one, other in _links(tasks)]
         _draw_lines(axes, [line for edge, line in lines.items() if edge not in critical], places, _THIN)
         _draw_lines(axes, [lines[edge] for edge in critical], places, _CRITICAL)
-        colours = [TASKS.get(status, GREY) for status in tasks["status"]]
-        axes.barh(tasks["row"], tasks["width"], 0.74, tasks["x"], color=colours, **_edges(tasks["critical"]))
+        axes.barh(tasks["row"], tasks["width"], 0.74, tasks["x"], **_looks(tasks))
         if named:
             _name_boxes(axes, tasks, size)
         axes.set_xlim(-0.05, max(lefts[-1], 5.0))
         axes.set_ylim(most / 2 - 0.45, -most / 2 - 0.55)
         axes.set_axis_off()
-        key(axes, [*swatches(TASKS, list(tasks["status"])), *_critical_key(tasks)])
+        style.key(axes, [*style.swatches(style.TASKS, list(tasks["status"])), *_critical_key(tasks)])
     return chart
 
 
@@ -196,7 +175,7 @@ def _name_boxes(axes: Axes, tasks: pd.DataFrame, size: float) -> None:
     task: Any
     for task in tasks.itertuples():
         place = (task.x + task.width / 2, task.row)
-        ink = "white" if TASKS.get(task.status, GREY) in _DARK else INK
+        ink = "white" if style.TASKS.get(task.status, style.GREY) in _DARK else style.INK
         axes.text(*place, task.label, ha="center", va="center", fontsize=size, color=ink, gid="task")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,65 +17,38 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from ..errors import InvalidValue
-from . import story
+from ..runtime import require
+from . import story, style
 from .story import SENT, Copy, Letter, Source
-from .style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PURPLE,
-    TIME,
-    VERMILLION,
-    blank,
-    drawing,
-    key,
-    shortened,
-    text_width,
-)
 
 _LOOKS: dict[str, tuple[str, str, Any]] = {  # by type of message: name in the legend, colour, line
-    "request": ("request", BLUE, "-"),
-    "reply": ("reply", GREEN, "--"),
-    "part": ("reply", GREEN, "--"),
-    "end": ("reply", GREEN, "--"),
-    "error": ("error", VERMILLION, "--"),
-    "tell": ("tell", INK, "-"),
-    "publish": ("publish", ORANGE, "-"),
-    "broadcast": ("broadcast", PURPLE, "-"),
+    "request": ("request", style.BLUE, "-"),
+    "reply": ("reply", style.GREEN, "--"),
+    "part": ("reply", style.GREEN, "--"),
+    "end": ("reply", style.GREEN, "--"),
+    "error": ("error", style.VERMILLION, "--"),
+    "tell": ("tell", style.INK, "-"),
+    "publish": ("publish", style.ORANGE, "-"),
+    "broadcast": ("broadcast", style.PURPLE, "-"),
 }
-_OTHER: tuple[str, str, Any] = ("other", GREY, "-")
+_OTHER: tuple[str, str, Any] = ("other", style.GREY, "-")
 _ROW = 0.25  # inches
-_LOST: dict[str, Any] = {
-    "color": VERMILLION,
-    "marker": "x",
-    "markersize": 8,
-    "markeredgewidth": 2.2,
-    "linestyle": "none",
-}
+_LOST: dict[str, Any] = {"marker": "x", "ms": 8, "mew": 2.2, "ls": "none", "color": style.VERMILLION}
 _PLATE: dict[str, Any] = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
-def sequence(source: Source, limit: int = 40, *, start: float = 0.0, agents: Iterable[str] | None = None) -> Figure:
-    """Draw the first `limit` messages sent from the instant `start` on, to or from the `agents` if given.
+def sequence(source: Source, limit: int = 40) -> Figure:
+    """Draw the first `limit` messages; heartbeats are left out. Agents that take part stand in the order of spawning.
 
-    Heartbeats are left out. Agents that take part stand in the order of spawning. The title says how many messages are
-    shown of how many there are. InvalidValue for a limit below 1.
+    The title says how many messages are shown of how many there are. InvalidValue for a limit below 1.
     """
-    if not isinstance(limit, int) or limit < 1:
-        raise InvalidValue(f"limit={limit!r}: give a whole number of messages from 1 up")
+    require.whole("limit", limit)
     told, _ = story.tell(source)
     sent = [letter for letter in told.letters.values() if letter.row[SENT["type"]] != "heartbeat"]
-    wanted = None if agents is None else set(agents)
-    chosen = [letter for letter in sent if letter.row[0] >= start and (wanted is None or wanted & _who(letter))]
-    if not chosen:
-        return blank("Message sequence", f"none of {len(sent):,} messages fits" if sent else "no messages were sent")
-    shown = chosen[:limit]
-    since = f", from {start:g} s on" if start else ""
-    title = f"Message sequence: {len(shown):,} of {len(sent):,} messages shown{since}"
+    if not sent:
+        return style.blank("Message sequence", "no messages were sent")
+    shown = sent[:limit]
+    title = f"Message sequence: {len(shown):,} of {len(sent):,} messages shown"
     spawned = list(told.agents())
     taking_part = {name for letter in shown for name in _who(letter)}
     names = [*(name for name in spawned if name in taking_part), *sorted(taking_part.difference(spawned))]
@@ -129,17 +102,17 @@ class _Diagram:
 
     def draw(self, title: str) -> Figure:
         """Return the finished figure."""
-        fits = all(text_width(name, 9) < 0.9 * self.spacing for name in self.columns)
-        head = 1.4 if fits else 1.2 + max(text_width(name, 9) for name in self.columns) * 0.75 / _ROW
+        fits = all(style.text_width(name, 9) < 0.9 * self.spacing for name in self.columns)
+        head = 1.4 if fits else 1.2 + max(style.text_width(name, 9) for name in self.columns) * 0.75 / _ROW
         width = self.spacing * len(self.columns) + 1.4
-        with drawing(title, max(width, 6.0), max(_ROW * (self.length + head) + 0.8, 3.0)) as (chart, axes):
+        with style.drawing(title, max(width, 6.0), max(_ROW * (self.length + head) + 0.8, 3.0)) as (chart, axes):
             self._draw_instants(axes)
             self._draw_lifelines(axes, fits)
             for letter, row in zip(self.letters, self.rows, strict=True):
                 self._draw_letter(axes, letter, row)
             axes.set_xlim(-0.5, len(self.columns) - 0.4)
             axes.set_ylim(self.length - 0.2, -head)
-            key(axes, self._legend())
+            style.key(axes, self._legend())
         return chart
 
     def _draw_instants(self, axes: Axes) -> None:
@@ -150,7 +123,7 @@ class _Diagram:
                 axes.axhspan(top - 0.5, bottom - 0.5, color="#F5F5F5", linewidth=0, zorder=0)
         axes.set_yticks(list(self.firsts.values()), [f"{round(time, 3):.10g}" for time in self.firsts], fontsize=8)
         axes.tick_params(axis="y", length=0)
-        axes.set_ylabel(f"{TIME}, not to scale")
+        axes.set_ylabel(f"{style.TIME}, not to scale")
         axes.set_xticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -158,7 +131,8 @@ class _Diagram:
     def _draw_lifelines(self, axes: Axes, fits: bool) -> None:
         slant: dict[str, Any] = {} if fits else {"rotation": 45, "rotation_mode": "anchor"}
         for name, x in self.columns.items():
-            axes.plot([x, x], [-0.6, self.length - 0.3], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+            ends = [-0.6, self.length - 0.3]
+            axes.plot([x, x], ends, color=style.GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
             axes.text(x, -0.75, name, ha="center" if fits else "left", va="bottom", weight="bold", gid="agent", **slant)
 
     def _draw_letter(self, axes: Axes, letter: Letter, row: int) -> None:
@@ -175,7 +149,7 @@ class _Diagram:
         aside, side = (-0.12, "right") if to < x else (0.12 if to > x else 0.42, "left")
         look: dict[str, Any] = {"fontsize": 8, "color": colour, "bbox": _PLATE, "zorder": 5, "va": "bottom"}
         gid = f"label-{letter.row[SENT['message']]}"
-        axes.text(x + aside / self.spacing, row - 0.06, shortened(topic, 24), ha=side, gid=gid, **look)
+        axes.text(x + aside / self.spacing, row - 0.06, style.shortened(topic, 24), ha=side, gid=gid, **look)
 
     def _draw_copy(self, axes: Axes, letter: Letter, copy: Copy, row: int) -> None:
         """Draw an arrow to the handler, a cross where the copy was lost, a dotted line where it is still in flight."""
@@ -199,7 +173,7 @@ class _Diagram:
             axes.plot(target, y, zorder=4, gid=f"lost-{message}", **_LOST)
         elif copy.finished > copy.delivered or (math.isnan(copy.finished) and copy.outcome == "delivered"):
             bottom = self.length - 0.3 if math.isnan(copy.finished) else self.row(copy.finished, copy.to)
-            bar: dict[str, Any] = {"facecolor": PALE, "edgecolor": GREY, "linewidth": 0.6, "zorder": 2}
+            bar: dict[str, Any] = {"facecolor": style.PALE, "edgecolor": style.GREY, "linewidth": 0.6, "zorder": 2}
             width = 0.11 / self.spacing
             axes.add_patch(Rectangle((target - width / 2, y), width, max(bottom - y, 0.2), **bar))
 
@@ -214,5 +188,5 @@ class _Diagram:
         ]
         outcomes = {copy.outcome for letter in self.letters for copy in letter.copies}
         lost = [Line2D([], [], label="lost", **_LOST)] if outcomes & {"dropped", "dead"} else []
-        waits = [Line2D([], [], label="in flight", color=GREY, linestyle=":")] if "in flight" in outcomes else []
+        waits = [Line2D([], [], label="in flight", color=style.GREY, linestyle=":")] if "in flight" in outcomes else []
         return [*lines, *lost, *waits]

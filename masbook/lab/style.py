@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 import matplotlib.style
+import pandas as pd
 from IPython.display import publish_display_data
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -24,6 +25,22 @@ BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW, BLACK)
 INK, GREY, PALE = "#333333", "#8A8A8A", "#E3E3E3"  # text; what matters less; what is merely there
+
+# What has which colour, in the order of the legend: agents, their health, who holds, requests, tasks, conflicts.
+STATES = {"idle": PALE, "busy": BLUE, "error": VERMILLION, "offline": "#FFFFFF"}
+HEALTH = {"healthy": GREEN, "degraded": ORANGE, "unhealthy": VERMILLION, "removed": PALE}
+HOLDS = {"waiting": ORANGE, "holding": BLUE}
+OUTCOMES = {"reply": GREEN, "error": VERMILLION, "timed_out": ORANGE, "dead": BLACK, "cancelled": SKY, "pending": PALE}
+TASKS = {"completed": GREEN, "failed": VERMILLION, "timed_out": ORANGE, "cancelled": SKY, "skipped": PURPLE}
+TASKS |= {"running": BLUE, "waiting": PALE}
+ENDS = {
+    "resolved": GREEN,
+    "escalated": ORANGE,
+    "person": SKY,
+    "default": PURPLE,
+    "unresolved": VERMILLION,
+    "open": PALE,
+}
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -109,6 +126,14 @@ def swatches(colours: dict[str, str], seen: Sequence[str]) -> list[Artist]:
         for name, colour in colours.items()
         if name in seen
     ]
+
+
+def stack(axes: Axes, row: int, parts: pd.Series[Any], colours: dict[str, str]) -> None:
+    """Draw a bar of parts in a row, in the order of their colours."""
+    left = 0.0
+    for name, colour in colours.items():
+        axes.barh(row, parts.get(name, 0), 0.72, left, color=colour)
+        left += parts.get(name, 0)
 
 
 def row_size(rows: int) -> tuple[float, float]:

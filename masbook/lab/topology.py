@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from . import frames
+from . import frames, style
 from .story import Source
-from .style import GREY, PALETTE, blank, drawing, key, swatches, text_width
 
 Point = tuple[float, float]
 _PLATE = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
@@ -29,13 +28,13 @@ def topology(source: Source) -> Figure:
     """
     graph = _graph(source)
     if not graph:
-        return blank("Who talks to whom", "nobody was spawned")
+        return style.blank("Who talks to whom", "nobody was spawned")
     counts = [number for *_, number in graph.edges.data("messages")]
     radius = min(3.0, 1.4 + 0.06 * len(graph))  # inches
-    longest = max(text_width(name, _LABEL) for name in graph)
+    longest = max(style.text_width(name, _LABEL) for name in graph)
     radial = longest > 2 * math.pi * radius / len(graph)
     width, height = radius + longest + 0.5, radius + (longest if radial else 0.0) + 0.5
-    with drawing(f"Who talks to whom: {sum(counts):,} messages", 2 * width, 2 * height + 0.6) as (chart, axes):
+    with style.drawing(f"Who talks to whom: {sum(counts):,} messages", 2 * width, 2 * height + 0.6) as (chart, axes):
         places = _places(graph)
         edges = [(places[sender], places[to], number) for sender, to, number in graph.edges.data("messages")]
         for start, end, number in edges:
@@ -43,15 +42,15 @@ def topology(source: Source) -> Figure:
         _number_edges(axes, [edge for edge in edges if edge[0] != edge[1] and len(edges) <= 20])
         colours = _colours(graph)
         for name, place in places.items():
-            _draw_node(axes, name, place, colours.get(graph.nodes[name]["type"], GREY), radial)
+            _draw_node(axes, name, place, colours.get(graph.nodes[name]["type"], style.GREY), radial)
         if counts:
             note = f"messages on the widest arrow: {max(counts):,}"
-            axes.text(1, 0, note, ha="right", color=GREY, transform=axes.transAxes)
+            axes.text(1, 0, note, ha="right", color=style.GREY, transform=axes.transAxes)
         axes.set_xlim(-width / radius, width / radius)
         axes.set_ylim(-height / radius, height / radius)
         axes.set_aspect("equal", anchor="NW")
         axes.set_axis_off()
-        key(axes, swatches(colours, list(colours)))
+        style.key(axes, style.swatches(colours, list(colours)))
     return chart
 
 
@@ -73,7 +72,7 @@ def _graph(source: Source) -> Any:
 def _colours(graph: Any) -> dict[str, str]:
     """Return a colour for each class of agents, as many as the palette has."""
     types = dict.fromkeys(type for _, type in graph.nodes.data("type"))
-    return dict(zip(types, PALETTE, strict=False))
+    return dict(zip(types, style.PALETTE, strict=False))
 
 
 def _places(graph: Any) -> dict[str, Point]:

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from . import style
 from .experiment import Interval, interval
-from .style import BLUE, PALETTE, blank, drawing, key, label_rows, note_row, row_size
 from .tables import require_columns
 
 
@@ -20,21 +20,20 @@ def trend(table: pd.DataFrame, metric: str, over: str, by: str | None = None) ->
     InvalidValue for a column that is not there, or is not a number.
     """
     require_columns(table, *([] if by is None else [by]), numbers=(metric, over))
-    title = f"{metric} over {over}"
-    rows = table.dropna(subset=[metric])
+    title, rows = f"{metric} over {over}", table.dropna(subset=[metric])
     if rows.empty:
-        return blank(title, "no run gave such a number")
-    lost = len(table) - len(rows)
-    with drawing(title + (f" ({lost:,} of {len(table):,} runs left out)" if lost else ""), 8, 3.4) as (chart, axes):
-        lines: list[Artist] = []
-        for (level, own), colour in zip(
-            [(metric, rows)] if by is None else rows.groupby(by, sort=False), cycle(PALETTE)
-        ):
+        return style.blank(title, "no run gave such a number")
+    if len(rows) < len(table):
+        title += f" ({len(table) - len(rows):,} of {len(table):,} runs left out)"
+    lines: list[Artist] = []
+    levels = [(metric, rows)] if by is None else rows.groupby(by, sort=False)
+    with style.drawing(title, 8, 3.4) as (chart, axes):
+        for (level, own), colour in zip(levels, cycle(style.PALETTE)):
             found = pd.DataFrame({x: interval(values) for x, values in own.groupby(over)[metric]}, Interval._fields).T
             axes.vlines(found.index, found["low"], found["high"], color=colour, linewidth=2.5, alpha=0.4)
             lines += axes.plot(found.index, found["mean"], color=colour, marker="o", markersize=4, label=str(level))
         if by is not None:
-            key(axes, lines)
+            style.key(axes, lines)
         if rows[over].nunique() <= 12:
             axes.set_xticks(sorted(rows[over].unique()))
         axes.set_xlabel(over)
@@ -53,18 +52,18 @@ def spread(table: pd.DataFrame, value: str, by: str | list[str]) -> Figure:
     require_columns(table, *groups, numbers=[value])
     title, rows = f"{value} by {' and '.join(groups)}", table.dropna(subset=[value])
     if rows.empty:
-        return blank(title, "there are no numbers to show")
+        return style.blank(title, "there are no numbers to show")
     found = list(rows.groupby(groups, sort=False)[value])
-    height, size = row_size(len(found))
-    with drawing(title, 8, height * len(found) + 1.1) as (chart, axes):
+    height, size = style.row_size(len(found))
+    with style.drawing(title, 8, height * len(found) + 1.1) as (chart, axes):
         for row, (_, values) in enumerate(found):
             low, quarter, half, most, high = values.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
-            axes.hlines(row, low, high, color=BLUE, linewidth=1.5, alpha=0.5)
-            axes.hlines(row, quarter, most, color=BLUE, linewidth=7, alpha=0.5)
-            axes.plot(half, row, "o", color=BLUE, markersize=6)
-            note_row(axes, row, f"{half:.3g}  ({len(values):,})", size)
+            axes.hlines(row, low, high, color=style.BLUE, linewidth=1.5, alpha=0.5)
+            axes.hlines(row, quarter, most, color=style.BLUE, linewidth=7, alpha=0.5)
+            axes.plot(half, row, "o", color=style.BLUE, markersize=6)
+            style.note_row(axes, row, f"{half:.3g}  ({len(values):,})", size)
         names = [name if isinstance(name, tuple) else (name,) for name, _ in found]
-        label_rows(axes, [" · ".join(map(str, name)) for name in names], size)
+        style.label_rows(axes, [" · ".join(map(str, name)) for name in names], size)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         axes.set_xlabel(value)
         axes.grid(axis="x")

@@ -9,7 +9,7 @@ from test_charts import legend, overlapping, texts, title
 
 from masbook.errors import InvalidValue
 from masbook.lab import charts, frames
-from masbook.lab.outcomes import ENDS
+from masbook.lab.style import ENDS
 from masbook.runtime.trace import Trace
 
 

@@ -9,8 +9,7 @@ from test_charts import legend, overlapping, texts, title
 
 from masbook.errors import InvalidValue
 from masbook.lab import charts, frames
-from masbook.lab.plans import TASKS
-from masbook.lab.style import BLACK, PALE
+from masbook.lab.style import BLACK, PALE, TASKS
 from masbook.runtime.trace import Trace
 
 CHARTS = [charts.gantt, charts.dag]
