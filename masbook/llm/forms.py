@@ -7,6 +7,7 @@ fits.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,11 +40,15 @@ _ITEM = re.compile(r"(?m)^ *(?:[-*]|\d+[.)]) +(.+)$")  # of a list
 _ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of examples
 _FORMATS = {
     "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
-    "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?", "2026-01-01T00:00:00"),
+    "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:Z|[+-]\d{2}:\d{2})?)?", "2026-01-01T00:00:00Z"),
     "time": (r"\b\d{2}:\d{2}(?::\d{2})?\b", "00:00:00"),
     "duration": (r"\bP(?=[\dT])[\dDTHMS]+\b", "PT0S"),
     "uuid": (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
     "uri": (r"https?://[^\s\"'<>]+[\w/]", "https://unknown.example"),
+    "uuid4": (r"\b[0-9a-f]{8}-[0-9a-f]{4}-4(?:[0-9a-f]{3}-){2}[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
+    "ipv4": (r"\b(?:\d{1,3}\.){3}\d{1,3}\b", "127.0.0.1"),
+    "ipv6": (r"\b(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}\b", "::1"),
+    "base64": (r"\b(?:[A-Za-z0-9+/]{4})+={1,2}", "bm9uZQ=="),
     "email": (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "unknown@example.com"),
     "application/json": (r"\{[^{}]*\}", "null"),
 }
@@ -125,7 +130,9 @@ class Form:
         found = {key: known[key] if key in known else self.fill(part, key, depth + 1) for key, part in parts.items()}
         more = schema.get("additionalProperties")
         for number in range(len(found), schema.get("minProperties", 0)):
-            found[f"item {number + 1}"] = self.fill(more if isinstance(more, Mapping) else {}, "", depth + 1)
+            keys = schema.get("propertyNames", {}).get("enum", [])
+            key = keys[number] if number < len(keys) else f"item {number + 1}"
+            found[key] = self.fill(more if isinstance(more, Mapping) else {}, "", depth + 1)
         return found
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
@@ -155,16 +162,21 @@ class Form:
             found = [form.fill(item, "", depth) for form in forms]
         else:
             found = []
+        found = _distinct(found) if schema.get("uniqueItems") else found
         while len(found) < least:
             found.append(self._another(item, found, name, depth))
-        return _distinct(found)[:most] if schema.get("uniqueItems") and not least else found[:most]
+        return found[:most]
 
     def _another(self, item: Schema, found: list[Any], name: str, depth: int) -> Any:
-        """Return one more item, other than those found."""
+        """Return one more item, other than those found if it is plain text or a number."""
         if item.get("type") == "string" and not item.keys() & {"format", "pattern", "enum"}:
             return f"{name or 'item'} {len(found) + 1}"
         value = self.fill(item, name, depth)
-        return value + len(found) if isinstance(value, int | float) and value in found else value
+        low, high = _range(item, whole=True)
+        step = item.get("multipleOf", 1)
+        while isinstance(value, int | float) and value in found and len(found) <= (high - low) / step:
+            value = value + step if value + step <= high else max(low, min(found) - step)
+        return value
 
     def _numbers(self) -> list[tuple[int, float]]:
         """Return the numbers of the text that have not been used, with their places."""
@@ -192,7 +204,9 @@ class Form:
     def _string(self, schema: Schema, name: str) -> str:
         least, most = schema.get("minLength", 0), schema.get("maxLength")
         if "pattern" in schema:
-            return matching(schema["pattern"], self.text)
+            return matching(schema["pattern"], self.text, least, most)
+        if "contentSchema" in schema:
+            return json.dumps(self.fill(schema["contentSchema"], name))
         form = schema.get("format") or schema.get("contentMediaType")
         if form in _FORMATS:
             pattern, plain = _FORMATS[form]

@@ -1,52 +1,77 @@
-"""Texts that a regular expression of a schema allows: read from a text, or the shortest there is; `forms` asks."""
+"""Texts that a regular expression of a schema allows: read from a text, or written as short as may be; `forms` asks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from re import _parser  # type: ignore[attr-defined]  # what `re` itself reads patterns with: nothing public does
 from typing import Any
 
+_ANY = "a0A -_.,:;@/#!?\"'()*+&%$\u00e9\n\t"  # characters to try for a set, the plainest first
+_CLASSES = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}
 
-def matching(pattern: str, text: str) -> str:
-    """Return the first part of the text that the pattern allows, else the shortest text that it does."""
+
+def matching(pattern: str, text: str, least: int = 0, most: int | None = None) -> str:
+    """Return the first part of the text that the pattern allows, else the shortest text that it does.
+
+    It has `least` to `most` characters if that can be. For a pattern that Python does not read it is empty.
+    """
+    try:
+        allowed = re.compile(pattern)
+        tokens = _parser.parse(pattern)
+    except re.error:
+        return ""
     bare = pattern.removeprefix("^").removesuffix("$")
-    said = next((found[0] for found in re.finditer(bare, text) if re.search(pattern, found[0])), None)
-    return _shortest(_parser.parse(pattern)) if said is None else said
+    said = (found[0] for found in re.finditer(bare, text))
+    made = [_written(tokens, more) for more in range(max(least, 1))]
+    for candidate in (*said, *made):
+        if allowed.search(candidate) and least <= len(candidate) and (most is None or len(candidate) <= most):
+            return candidate
+    return made[0]
 
 
-def _shortest(tokens: Any) -> str:
-    """Return a short text that a parsed regular expression matches; what looks around in it is not heeded."""
-    written = ""
+def _written(tokens: Any, more: int) -> str:
+    """Return a text that a parsed regular expression matches; what looks around in it is not heeded.
+
+    What may be repeated is, `more` times than it must be.
+    """
+    return "".join(_pieces(tokens, more))
+
+
+def _pieces(tokens: Any, more: int) -> Iterator[str]:
     for operation, value in tokens:
         kind = str(operation)
         if kind == "LITERAL":
-            written += chr(value)
+            yield chr(value)
         elif kind == "IN":
-            written += _character(value)
+            yield _character(value)
         elif kind.endswith("_REPEAT"):
-            written += _shortest(value[2]) * value[0]
+            least, most, repeated = value
+            yield _written(repeated, more) * min(least + more, int(most))
         elif kind == "SUBPATTERN":
-            written += _shortest(value[-1])
+            yield _written(value[-1], more)
         elif kind == "BRANCH":
-            written += _shortest(value[1][0])
+            yield _written(value[1][0], more)
         elif kind in ("ANY", "NOT_LITERAL"):
-            written += "a" if value != ord("a") else "b"
-    return written
+            yield "a" if value != ord("a") else "b"
 
 
 def _character(choices: Any) -> str:
     """Return a character of a set such as [A-Z]."""
-    allowed = "".join(_members(str(kind), value) for kind, value in choices if str(kind) != "NEGATE")
-    if str(choices[0][0]) == "NEGATE":
-        return next(character for character in "aA0 -_" if character not in allowed)
-    return allowed[0]
+    negated = str(choices[0][0]) == "NEGATE"
+    named = [chr(value if str(kind) == "LITERAL" else value[0]) for kind, value in choices if not _is_class(kind)]
+    return next((one for one in (*named, *_ANY) if negated != any(_fits(one, *choice) for choice in choices)), "")
 
 
-def _members(kind: str, value: Any) -> str:
-    if kind == "RANGE":
-        return "".join(map(chr, range(value[0], min(value[1], value[0] + 128) + 1)))
-    return (
-        chr(value)
-        if kind == "LITERAL"
-        else {"CATEGORY_DIGIT": "0123456789", "CATEGORY_SPACE": " "}.get(str(value), "a")
-    )
+def _is_class(kind: Any) -> bool:
+    return str(kind) in ("NEGATE", "CATEGORY")
+
+
+def _fits(character: str, kind: Any, value: Any) -> bool:
+    """Return whether a character is meant by one part of a set."""
+    if str(kind) == "CATEGORY":
+        name = str(value).removeprefix("CATEGORY_")
+        return (re.match(_CLASSES[name.removeprefix("NOT_")], character) is None) == name.startswith("NOT_")
+    if str(kind) == "RANGE":
+        return bool(value[0] <= ord(character) <= value[1])
+    return str(kind) == "LITERAL" and ord(character) == value

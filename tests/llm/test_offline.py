@@ -5,19 +5,34 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import deque
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, Json, TypeAdapter
+from pydantic import (
+    UUID4,
+    AnyUrl,
+    AwareDatetime,
+    Base64Str,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    Json,
+    SecretStr,
+    TypeAdapter,
+)
 from pydantic_ai import ModelRetry, NativeOutput, PromptedOutput, ToolOutput
+from typing_extensions import TypeAliasType, TypedDict
 
 from masbook import simulate
 from masbook.errors import UnknownModel
@@ -78,6 +93,40 @@ class Point:
     y: float | None = None
 
 
+class Mutual(BaseModel):
+    others: list[Others] = Field(min_length=1)
+
+
+class Others(BaseModel):
+    back: Mutual | None = None
+    by_name: dict[str, Mutual] = {}
+
+
+class Typed(TypedDict):
+    a: int
+    b: NotRequired[str]
+
+
+class NamedPoint(NamedTuple):
+    x: int
+    y: str = "a"
+
+
+class Mixed(Enum):
+    A = 1
+    B = "b"
+    C = None
+
+
+class Own(BaseModel):
+    model_config = ConfigDict(strict=True)
+    from_: Annotated[str, Field(alias="from")]
+    pets: list[Annotated[Cat | Dog, Field(discriminator="kind")]] = Field(min_length=2, max_length=2)
+
+
+Anything = TypeAliasType("Anything", "dict[str, Anything] | list[Anything] | str | int | None")
+
+
 TYPES: list[Any] = [
     *(int, float, bool, str, bytes, Any, None, list, dict, Path, Decimal, Colour, Rank, Plan, Tree, Linked, Pet, Point),
     *(Literal["a", "b"], Literal[1, 2], list[int], list[Plan], list[list[int]], dict[str, int], dict[str, list[str]]),
@@ -91,6 +140,15 @@ TYPES: list[Any] = [
     *(Annotated[list[str], Field(min_length=5)], Annotated[list[str], Field(max_length=1)]),
     *(Annotated[set[Colour], Field(min_length=2)], Annotated[dict[str, int], Field(min_length=2)]),
     Annotated[Decimal, Field(max_digits=4, decimal_places=2)],
+    *(Mutual, Typed, NamedPoint, Anything, Own, list[dict[str, tuple[int, date]]], Json[list[int]], Base64Str),
+    *(AwareDatetime, UUID4, IPv4Address, IPv6Address, HttpUrl, SecretStr, Literal[1, "a", None, True], Mixed),
+    *(Annotated[frozenset[int], Field(min_length=4, max_length=4)], Annotated[set[bool], Field(min_length=2)]),
+    *(Annotated[set[Annotated[int, Field(ge=0, le=2)]], Field(min_length=3)], Annotated[float, Field(ge=0, le=0)]),
+    *(Annotated[dict[Literal["a", "b"], int], Field(min_length=2)], dict[date, list[bool]], tuple[()], deque[int]),
+    *(Annotated[int, Field(ge=10**18)], Annotated[int, Field(multiple_of=5, ge=-20, le=-11)]),
+    *(Annotated[str, Field(pattern=r"^[a-z]+$", min_length=6, max_length=8)], Annotated[str, Field(pattern=r"^\D\W$")]),
+    *(Annotated[str, Field(pattern=r"^[^a-zA-Z0-9 _-]$")], Annotated[str, Field(pattern=r"^[a-z]*$", max_length=2)]),
+    *(Annotated[str, Field(pattern=r"^(ab|cd){2}\d?$")], Annotated[str, Field(pattern=r"^[^\d\s]+@\S+\.[a-z]{2,}$")]),
 ]
 TEXTS = [
     "",
@@ -106,6 +164,10 @@ def test_any_schema_is_filled_from_any_text(output_type):
     adapter = TypeAdapter(output_type)
     for text in TEXTS:
         adapter.validate_json(json.dumps(fill(adapter.json_schema(), text)))
+
+
+def test_a_pattern_that_python_does_not_read_is_no_crash():
+    assert fill({"type": "string", "pattern": r"^\p{L}+$"}, "a") == ""
 
 
 @given(st.text(max_size=200), st.sampled_from(TYPES))
