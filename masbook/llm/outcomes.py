@@ -73,13 +73,13 @@ class Outcomes(tuple[Outcome, ...]):
         return self[-1].output
 
 
-async def pipeline(agents: Iterable[Talker], prompt: str, *, timeout: float = PATIENCE) -> Outcomes:
+async def pipeline(agents: Iterable[Agent], prompt: str, *, timeout: float = PATIENCE) -> Outcomes:
     """Ask the agents one after the other: each works on what the one before it has made; return all outcomes.
 
     Where one fails, or takes longer than `timeout` virtual seconds, the rest is skipped. What is no text is passed on
     as JSON. `outcomes.output` is the last output.
     """
-    stages, outcomes = talkers(agents), list[Outcome]()
+    stages, outcomes = askable(agents), list[Outcome]()
     async with chaired(stages, "pipeline") as chair:
         for one in stages:
             if outcomes and outcomes[-1].status != "completed":
@@ -91,14 +91,14 @@ async def pipeline(agents: Iterable[Talker], prompt: str, *, timeout: float = PA
 
 
 async def fan_out(
-    tasks: Iterable[Talker | tuple[Talker, str]], prompt: str | None = None, *, timeout: float = PATIENCE
+    tasks: Iterable[Agent | tuple[Agent, str]], prompt: str | None = None, *, timeout: float = PATIENCE
 ) -> Outcomes:
     """Ask agents at the same time, all of them the same, or each its own as (agent, prompt); return all outcomes.
 
     Each may take `timeout` virtual seconds. One that fails costs the others nothing.
     """
     pairs = [task if isinstance(task, tuple) else (task, prompt) for task in tasks]
-    agents = talkers([one for one, _ in pairs])
+    agents = askable([one for one, _ in pairs])
     for one, text in pairs:
         if not isinstance(text, str):
             raise InvalidValue(f"{one.name} is asked {text!r}: write fan_out([...], prompt), or (agent, prompt) pairs")
@@ -116,7 +116,7 @@ async def filled(chair: Chair, agent: Talker, form: type[Form], prompt: str, tim
     )
 
 
-async def outcome_of(agent: Talker, work: Awaitable[Any]) -> Outcome:
+async def outcome_of(agent: Agent, work: Awaitable[Any]) -> Outcome:
     """Await what an agent does; what it fails of becomes its outcome, mistakes of whoever wrote this do not."""
     since = agent.now
     try:
@@ -133,10 +133,10 @@ def as_text(output: Any) -> str:
     return output if isinstance(output, str) else json.dumps(freeze(output), ensure_ascii=False)
 
 
-def restored(agent: Talker, output: Any) -> Any:
+def restored(agent: Agent, output: Any) -> Any:
     """Return an output that has travelled as plain data in the type that the agent promises, where that is a type."""
     try:
-        return TypeAdapter(agent.output_type).validate_python(output)
+        return TypeAdapter(getattr(agent, "output_type", Any)).validate_python(output)
     except PydanticUserError:  # one of several types, say
         return output
 
@@ -150,19 +150,28 @@ def world_of(agents: Sequence[Agent]) -> World:
     return world
 
 
-def talkers(agents: Iterable[Talker]) -> list[Talker]:
-    """Return the agents to be asked; InvalidValue where there are none, or others than LLMAgents among them."""
+def askable(agents: Iterable[Agent]) -> list[Agent]:
+    """Return the agents to be asked; InvalidValue where there are none, or some that have no `ask`, as Pools have."""
     found = list(agents)
     for one in found:
-        if not isinstance(one, Talker):
-            raise InvalidValue(f"{one!r} cannot be asked: it is no LLMAgent")
+        if not isinstance(one, Agent) or "ask" not in one.offers:
+            raise InvalidValue(f"{one!r} cannot be asked: it is no LLMAgent, nor a Pool of them")
     if not found:
         raise InvalidValue("nobody to ask: give one LLMAgent at least")
     return found
 
 
+def talkers(agents: Iterable[Talker]) -> list[Talker]:
+    """Return the agents to be asked; InvalidValue where there are none, or others than LLMAgents among them."""
+    found = list(agents)
+    for one in askable(found):
+        if not isinstance(one, Talker):
+            raise InvalidValue(f"{one!r} cannot do this: it is no LLMAgent")
+    return found
+
+
 @asynccontextmanager
-async def chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
+async def chaired(agents: Sequence[Agent], kind: str) -> AsyncIterator[Chair]:
     """Spawn a Chair for as long as the block lasts, its name a new one of that kind; WorldError outside of a run."""
     world = world_of(agents)
     if asyncio.get_running_loop() is not world.loop:
@@ -174,7 +183,7 @@ async def chaired(agents: list[Talker], kind: str) -> AsyncIterator[Chair]:
         await chair.stop("all is done")
 
 
-async def ask(chair: Chair, agent: Talker, timeout: float, **content: str) -> Any:
+async def ask(chair: Chair, agent: Agent, timeout: float, **content: str) -> Any:
     """Return what an agent answers to the chair, to what its `ask` takes; it is told to stop when the time is up."""
     output = await chair.request(agent.name, "ask", content, timeout=timeout, on_timeout="cancel")
     return restored(agent, output)
