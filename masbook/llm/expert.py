@@ -9,10 +9,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from typing import Any
 
-from .forms import Schema, fill, likeness, points, summary
+from .forms import Schema, fill, likeness, points, sentences, summary, words
+from .labels import unlabelled
+from .reading import aspects, read
+
+_USE = re.compile(r"(?i)\buse (?:it|this|this tool) (?:when|if|for) ([^.!?]+)")
+_IF = re.compile(r"(?i)\b(?:if|when)\b")
+_CASE = re.compile(r"(?i)[,;:]\s|\b(?:or|if|when)\b")  # what lies between two cases of a condition
+_MERE = re.compile(r"(?i)\b(?:only|always|at once|everything|anything|something|must|should|can|could|any|all|there)\b")
+_NEVER = re.compile(r"(?i)\b(?:never|not|don't|without)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +76,52 @@ def answer(question: Question) -> Answer:
 
 
 def choose_tool(question: Question) -> Tool | None:
-    """Return the tool whose name the prompt says, or whose name and description are most like it, if any is.
+    """Return the tool that the prompt names, else one that is meant for such a prompt, else one that is like it.
 
-    A tool that has answered since the prompt is not called again.
+    A tool that has answered since the prompt is not called again; one that has failed may name another. What a tool is
+    meant for is read in the instructions (`Escalate what is legal or has a high risk.`), and where they are silent
+    about it in its description (`Use it when ...`).
     """
     done = {name for name, _, _ in question.results}
     open_tools = [tool for tool in question.tools if tool.name not in done]
-    said = [tool for tool in open_tools if re.search(rf"\b{re.escape(tool.name)}\b", question.prompt)]
+    text = "\n".join([question.prompt, *(str(result) for _, result, succeeded in question.results if not succeeded)])
+    said = [tool for tool in open_tools if re.search(rf"\b{re.escape(tool.name)}\b", text)]
     if said:
-        return min(said, key=lambda tool: question.prompt.index(tool.name))
-    likely = [(likeness(question.prompt, f"{tool.name} {tool.description}"), tool) for tool in open_tools]
-    best = max(likely, key=lambda pair: pair[0], default=None)
-    return best[1] if best is not None and best[0] >= 2 and not question.results else None
+        return min(said, key=lambda tool: text.index(tool.name))
+    if question.results or not open_tools:
+        return None
+    scored = [(_met(tool, question), tool) for tool in open_tools]
+    best = max(scored, key=lambda pair: pair[0])
+    return best[1] if best[0] > 0 else None
+
+
+@lru_cache(maxsize=1024)
+def cases(tool: str, instructions: str, description: str = "") -> tuple[frozenset[str], ...]:
+    """Return the words of each case in which a tool is to be used, by the instructions or else by its description."""
+    name = re.compile(rf"(?i)\b{tool.replace('_', '[ _]')}\b")
+    spoken = [name.split(sentence, maxsplit=1) for sentence in sentences(instructions) if name.search(sentence)]
+    advice = [before if _IF.search(before) else after for before, after in spoken if not _NEVER.search(before)]
+    if not spoken:
+        advice = _USE.findall(" ".join(description.split()))
+    parts = [words(_MERE.sub("", part)) for sentence in advice for part in _CASE.split(sentence)]
+    return tuple(part for part in parts if part)
+
+
+def _met(tool: Tool, question: Question) -> float:
+    """Return how many of a tool's cases a prompt is, or a little if it is like a tool whose description names none."""
+    prompt = unlabelled(question.prompt)
+    wanted = cases(tool.name, question.instructions, tool.description)
+    like = 0 if _USE.search(tool.description) else likeness(prompt, f"{tool.name} {tool.description}")
+    return sum(_is(case, prompt, question) for case in wanted) + (like / 100 if like >= 2 else 0)
+
+
+def _is(case: frozenset[str], prompt: str, question: Question) -> bool:
+    """Return whether a sentence of a prompt has all words of a case, or all of it is read to be so: a high risk."""
+    if any(case <= words(sentence) for sentence in sentences(prompt)):
+        return True
+    judged = [(name, label) for name, aspect in aspects().items() for label in aspect.labels if case == {name, label}]
+    options: Any = {"random": question.random, "missed": question.slips}
+    return any(read(name, prompt, **options).label == label for name, label in judged)
 
 
 def speak(question: Question) -> str:

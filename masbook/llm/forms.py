@@ -16,6 +16,7 @@ from math import inf, nextafter
 from random import Random
 from typing import Any
 
+from .labels import labelled, pairs, unlabelled
 from .patterns import matching
 from .positions import alternatives, positions, stance, verdict, without_positions
 from .reading import facts
@@ -26,6 +27,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w-])")
 _QUOTED = re.compile(r"""(?<!\w)(?:"([^"\n]+)"|'([^'\n]+)'(?!\w))""")
+_FREE = {"type", "title", "description", "default", "items", "additionalProperties"}  # all that a plain field may have
 _CODE = re.compile(r"[A-Z]+\d+|\w+[_-]\w+")
 _PROPER = re.compile(r"[A-Z]+\d+|\b[a-z]+_\w+|(?<=[\w,] )[A-Z]\w+(?: [A-Z]\w+)*")  # what is written like a name
 _IDENTIFIER = re.compile(
@@ -38,6 +40,7 @@ _COMMON = re.compile(
 )
 _ITEM = re.compile(r"(?m)^ *(?:[-*]|\d+[.)]) +(.+)$")  # of a list
 _ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of examples
+_ORDER = re.compile(r"(?i)(?:please )?(?:send|tell|broadcast|write|say|announce|post)\b[^.!?:\n]*: +([^\s'\"].*)")
 _FORMATS = {
     "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
     "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:Z|[+-]\d{2}:\d{2})?)?", "2026-01-01T00:00:00Z"),
@@ -91,7 +94,7 @@ class Form:
         kind = schema.get("type", "object" if "properties" in schema else "string")
         kind = kind if isinstance(kind, str) else next((one for one in kind if one != "null"), "null")
         if kind == "object":
-            return self._object(schema, depth)
+            return self._object(schema, name, depth)
         if kind == "array":
             return self._array(schema, name, depth)
         if kind in ("integer", "number"):
@@ -120,15 +123,23 @@ class Form:
         """Return a value of a union: of the member whose words the text says most, the first of equals."""
         whole = [self._whole(option) for option in options]
         filled = [option for option in whole if option.get("type") != "null"]
-        if not filled or (depth >= DEEPEST and len(filled) < len(whole)):
+        if not filled or (len(filled) < len(whole) and (depth >= DEEPEST or self._unsaid(filled, name))):
             return None
         return self.fill(max(filled, key=lambda option: likeness(self.text, _said(option))), name, depth)
 
-    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
+    def _unsaid(self, options: list[Schema], name: str) -> bool:
+        """Return whether the text gives nothing for a plain field that may be left out."""
+        kinds = ("string", "object", "array")
+        plain = all(option.keys() <= _FREE and option.get("type") in kinds for option in options)
+        return plain and bool(name) and not (self._labelled(name) or self._identified(name))
+
+    def _object(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         parts = {key: self._whole(part) for key, part in schema.get("properties", {}).items()}
         known = verdict(parts, self.text) or facts(parts, self.text, random=self.random, missed=self.slips)
         found = {key: known[key] if key in known else self.fill(part, key, depth + 1) for key, part in parts.items()}
         more = schema.get("additionalProperties")
+        if isinstance(more, Mapping) and more.get("type") in ("integer", "number") and not parts:
+            found |= pairs(labelled(name, self.text))
         for number in range(len(found), schema.get("minProperties", 0)):
             keys = schema.get("propertyNames", {}).get("enum", [])
             key = keys[number] if number < len(keys) else f"item {number + 1}"
@@ -157,7 +168,8 @@ class Form:
         elif kind in ("integer", "number"):
             found = [self.fill(item, name, depth) for _ in range(max(min(most, len(self._numbers())), 1))]
         elif kind in ("string", "object"):
-            pieces = points(self.text)[:most] or [self.text]
+            listed = labelled(name, self.text) if kind == "string" else ""
+            pieces = re.split(", ", listed) if listed else points(self.text)[:most] or [self.text]
             forms = [Form(piece, self.root, self.random, self.slips, self.leaning) for piece in pieces]
             found = [form.fill(item, "", depth) for form in forms]
         else:
@@ -214,7 +226,7 @@ class Form:
             return said[0] if said else plain
         if "examples" in schema:
             return self._example(schema)
-        text: str = self._said(name) or self._named(name) or summary(self.text) or name or "nothing"
+        text = self._said(name) or self._named(name) or summary(self.text) or name or "nothing"
         return text[:most].ljust(least, ".")
 
     def _example(self, schema: Schema) -> str:
@@ -232,24 +244,37 @@ class Form:
 
     def _named(self, name: str) -> str:
         """Return what the text gives for a field: `order O00017`, `title: Rain`, `to ada`, a name, a quotation."""
-        spoken = re.escape(name.replace("_", " "))
-        if name:
-            said = re.search(rf"(?i)\b{spoken} ?[:=]? ?(?:\"([^\"\n]+)\"|'([^'\n]+)'(?!\w))", self.text)
-            said = said or re.search(rf"(?i)\b{spoken} ?[:=] ?([^\n,;'\"]+)", self.text)
-            if said is not None:
-                self._used.add(said.start(said.lastindex or 0) - 1)
-                return str(said[said.lastindex or 0]).strip()
-        if _IDENTIFIER.fullmatch(name):
-            called: list[str] = re.findall(rf"(?i)\b{spoken.split()[0]} ([\w-]+)", self.text)
-            called = [word for word in called if not _COMMON.fullmatch(word.lower())]
-            found = called or [word for word in _PROPER.findall(self.text) if not _COMMON.fullmatch(word.lower())]
-            if found:
-                return next((word for word in found if _CODE.fullmatch(word)), found[0])
+        order = _ORDER.match(self.text) if name in ("text", "message", "content") else None
+        said = order[1] if order else self._labelled(name) or self._identified(name)
         quoted = next((found for found in _QUOTED.finditer(self.text) if found.start() not in self._used), None)
-        if quoted is None:
-            return ""
+        if said or quoted is None:
+            return said
         self._used.add(quoted.start())
         return quoted[1] or quoted[2]
+
+    def _labelled(self, name: str) -> str:
+        """Return what the text says right after the name of a field."""
+        spoken = re.escape(name.replace("_", " "))
+        if not name or labelled(name, self.text):
+            return labelled(name, self.text)
+        said = re.search(rf"(?i)\b{spoken} ?[:=]? ?(?:\"([^\"\n]+)\"|'([^'\n]+)'(?!\w))", self.text)
+        said = said or re.search(rf"(?i)\b{spoken} ?[:=] ?([^\n,;'\"]+)", self.text)
+        if said is None:
+            return ""
+        self._used.add(said.start(said.lastindex or 0) - 1)
+        return str(said[said.lastindex or 0]).strip()
+
+    def _identified(self, name: str) -> str:
+        """Return what the text calls a person or thing, if the field is for such a name."""
+        if not _IDENTIFIER.fullmatch(name):
+            return ""
+        spoken = "(?:recipient|receiver|to)" if name in ("recipient", "receiver") else re.escape(name.split("_")[0])
+        called: list[str] = re.findall(rf"(?i)\b{spoken} ([\w-]+)", self.text)
+        called = [word for word in called if not _COMMON.fullmatch(word.lower())]
+        found = called or [word for word in _PROPER.findall(self.text) if not _COMMON.fullmatch(word.lower())]
+        word = next((word for word in found if _CODE.fullmatch(word)), found[0]) if found else ""
+        self._used |= {quoted.start() for quoted in _QUOTED.finditer(self.text) if word in quoted.groups()}
+        return word
 
 
 def choose(options: list[Any], text: str, leaning: str = "") -> Any:
@@ -279,7 +304,7 @@ def sentences(text: str) -> list[str]:
 
 def summary(text: str, length: int = 2) -> str:
     """Return the sentences with the most words that count, in their order."""
-    found = sentences(text)
+    found = sentences(labelled("description", text) or labelled("title", text) or unlabelled(text))
     best = sorted(found, key=lambda sentence: -len(words(sentence)))[:length]
     return " ".join(sentence for sentence in found if sentence in best)
 

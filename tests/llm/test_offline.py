@@ -38,7 +38,7 @@ from masbook import simulate
 from masbook.errors import UnknownModel
 from masbook.llm import LLMAgent, offline
 from masbook.llm.expert import Answer, Question
-from masbook.llm.forms import fill
+from masbook.llm.forms import fill, points
 from masbook.llm.offline_model import Profile, profiles
 
 
@@ -302,6 +302,12 @@ class TestTools:
             ("It is urgent.", "Be kind. Never phone. Write letters for complaints.", []),
             ("There are complaints.", "If there are complaints, phone.", ["phone"]),
             ("Title: Urgent: the tap\nDescription: It drips.", "", ["phone"]),
+            (
+                "Is it dangerous? All data of our clients were leaked by a data breach.",
+                "Phone if there is a high risk.",
+                ["phone"],
+            ),
+            ("The colour of the logo is nice.", "Phone if there is a high risk.", []),
         ],
     )
     def test_what_it_is_meant_for_is_read_in_the_instructions_or_else_in_its_description(
@@ -395,3 +401,96 @@ def test_the_rules_can_be_replaced(world):
 
     agent = world.spawn(LLMAgent("agent", "Polly", model=offline("instant", expert=parrot)))
     assert world.run(agent.ask("wants a cracker")) == "Polly wants a cracker!"
+
+
+class TestDiscussions:
+    """What `reach_consensus` and `delegate` ask of a model."""
+
+    HEARD = "- a says tea (it is hot)\n- b says coffee (tea, tea, tea)\n- c says coffee\n"
+    AGREE: ClassVar = {"agree": bool, "answer": str, "reason": str}
+
+    def fill(self, fields, text, **more):
+        from pydantic import create_model
+
+        model = create_model("Form", **{name: (type_, ...) for name, type_ in fields.items()})
+        return fill(model.model_json_schema(), text, **more)
+
+    @pytest.mark.parametrize(
+        ("question", "leaning", "answer"),
+        [
+            ("What shall we drink: tea, coffee or juice?", "You like juice.", "juice"),
+            ("Tea or coffee?", "", "Tea"),
+            (
+                "Should we adopt a new AI technology for our product?",
+                "You are a conservative who values stability.",
+                "no",
+            ),
+            ("Should we adopt a new AI technology for our product?", "You embrace change.", "yes"),
+            ("Name a drink.", "", "Name a drink."),
+        ],
+    )
+    def test_an_answer_is_one_that_the_question_allows_and_the_instructions_incline_to(self, question, leaning, answer):
+        assert self.fill({"answer": str}, question, leaning=leaning) == {"answer": answer}
+
+    @pytest.mark.parametrize("fields", [{"answer": str}, {"answer": Literal["tea", "coffee"]}])
+    def test_a_position_counts_once_whatever_its_reasons_say_and_the_most_win(self, fields):
+        text = f"tea or coffee?\n\n{self.HEARD}"
+        assert self.fill(fields, text, leaning="You like tea.") == {"answer": "coffee"}
+
+    def test_who_hears_as_many_for_one_as_for_another_stays_with_its_own(self):
+        text = "tea or coffee?\n\n- a says tea\n- b says coffee\n"
+        for own in ("tea", "coffee"):
+            assert self.fill({"answer": str}, text, leaning=f"You like {own}.") == {"answer": own}
+
+    def test_the_reasoning_is_what_the_instructions_say(self):
+        filled = self.fill({"answer": str, "reasoning": str}, f"tea or coffee?\n{self.HEARD}", leaning="You like tea.")
+        assert filled["reasoning"] == "You like tea."
+
+    def test_what_others_have_read_in_a_ticket_is_a_sign_like_others(self):
+        fields = {
+            "answer": Literal["low", "medium", "high"],
+            "reasoning": str,
+            "ranking": list[Literal["low", "medium", "high"]],
+        }
+        question = "What is the risk of this ticket?\nOur lawyer will write."
+        alone = self.fill(fields, question)
+        assert alone["answer"] == alone["ranking"][0] == "high" and "lawyer" in alone["reasoning"]
+        heard = "".join(f"- {name} says low (I saw nothing)\n" for name in "abcdef")
+        swayed = self.fill(fields, f"{question}\n\n{heard}")
+        assert swayed["answer"] == "low" and "a says low" in swayed["reasoning"]
+
+    def test_a_statement_about_an_aspect_is_no_question_for_it(self):
+        assert self.fill({"level": Literal["low", "medium", "high"]}, "The risk is high.") == {"level": "high"}
+
+    @pytest.mark.parametrize(
+        ("text", "verdict"),
+        [
+            (HEARD, {"agree": False, "answer": "coffee", "reason": "2 of 3 say coffee"}),
+            ("- a says Tea.\n- b says tea\n", {"agree": True, "answer": "Tea.", "reason": "2 of 2 say Tea."}),
+            (
+                "- a says yes, at once\n- b says Yes!\n",
+                {"agree": True, "answer": "yes, at once", "reason": "2 of 2 say yes, at once"},
+            ),
+        ],
+    )
+    def test_a_verdict_counts_the_positions(self, text, verdict):
+        assert self.fill(self.AGREE, f"The question was: which?\n\n{text}\nDo they agree?") == verdict
+
+    def test_an_example_is_chosen_by_its_name_or_its_description_or_not_at_all(self):
+        about = Field("", description="Who. ann: finds sources; bob: draws charts", examples=["ann", "bob"])
+        schema = TypeAdapter(
+            dataclass(type("Job", (), {"__annotations__": {"who": Annotated[str, about]}}))
+        ).json_schema()
+        found = [fill(schema, text)["who"] for text in ("ann draws", "two charts", "nothing")]
+        assert found == ["ann", "bob", ""]
+
+    def test_points_are_the_items_of_a_list_or_else_the_sentences_that_are_no_headings(self):
+        assert points("Do this:\n1. Look. Twice.\n- Count") == ["Look. Twice.", "Count"]
+        assert points("Do this:\nLook. Count.") == ["Look.", "Count."]
+
+    def test_what_is_to_be_put_together_is_told_in_full(self, world):
+        agent = world.spawn(LLMAgent("agent", model="offline:instant"))
+        assert (
+            world.run(agent.ask("Consolidate these into one answer:\n1. two bees\n2. a cat\n3. rain"))
+            == "two bees a cat rain"
+        )
