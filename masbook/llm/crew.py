@@ -98,7 +98,7 @@ def _form(crew: list[LLMAgent]) -> type[Plan]:
     named = Field("", description=f"{field.description} {about}", examples=[one.name for one in crew])
     subtask = create_model("Subtask", __base__=Subtask, __doc__=Subtask.__doc__, worker=(str, named))
     subtasks = (list[subtask], Field(min_length=1, max_length=100))  # type: ignore[valid-type]
-    return create_model("Plan", __base__=Plan, __doc__=Plan.__doc__, subtasks=subtasks)  # type: ignore[call-overload]
+    return create_model("Plan", __base__=Plan, __doc__=Plan.__doc__, subtasks=subtasks)
 
 
 def _told(subtask: Subtask, outcome: Outcome) -> str:
