@@ -53,7 +53,11 @@ def events(source: Source, kind: str | None = None) -> pd.DataFrame:
     return table(columns, {**dtypes, **_IRREGULAR.get(kind, {})})
 
 
-_IRREGULAR = {"crashed": {"message": "str"}, "fault": {"detail": "object"}}
+_IRREGULAR = {
+    "crashed": {"message": "str"},
+    "fault": {"detail": "object"},
+    "conversation_stopped": {"conversation": "str"},
+}
 
 
 def messages(source: Source) -> pd.DataFrame:

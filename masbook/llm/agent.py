@@ -7,6 +7,7 @@ model with `model=`, see `find_model`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -89,6 +90,11 @@ class LLMAgent(Talker):
         MissingKey, and InvalidValue for an output type without a schema.
         """
         super().__init__(name, **options)
+        if not isinstance(instructions, str):
+            raise InvalidValue(f"the instructions of {name} are {instructions!r}: give text")
+        for what, values in (("tools", tools), ("toolsets", toolsets)):
+            if not isinstance(values, list | tuple):
+                raise InvalidValue(f"the {what} of {name} are {values!r}: give a list of them")
         self.instructions = instructions
         if not isinstance(limits, UsageLimits):
             limits = UsageLimits(request_limit=require.whole("limits", limits))
@@ -132,11 +138,13 @@ class LLMAgent(Talker):
         A `conversation` of that name is begun or continued. ModelError says what went wrong; LimitReached that the
         task has used up its calls.
         """
+        _check_asked(prompt, conversation)
         return await self._think(prompt, conversation, Ledger.of(self.world).enter(self.handling()))
 
     @capability
     async def ask_in_parts(self, prompt: str, conversation: str | None = None) -> AsyncIterator[str]:
         """Yield the model's answer as it comes, piece by piece; for agents whose output is text."""
+        _check_asked(prompt, conversation)
         budget = Ledger.of(self.world).enter(self.handling())
         async with aclosing(self._think_in_parts(prompt, conversation, budget)) as parts:
             async for text in parts:
@@ -163,6 +171,8 @@ class LLMAgent(Talker):
 
     def remember(self, text: str, conversation: str) -> None:
         """Add to a conversation what the agent has heard there, without an answer."""
+        require.text("what is remembered", text)
+        require.text("the conversation", conversation)
         said = stamp([ModelRequest([UserPromptPart(text)])], self.world.now)
         self.messages = self.conversations.setdefault(conversation, [])
         self.messages.extend(said)
@@ -202,12 +212,27 @@ class LLMAgent(Talker):
         self, prompt: str | None, conversation: str | None, budget: Budget
     ) -> AsyncGenerator[str]:
         """Run the pydantic-ai agent once, and yield its text as it comes."""
-        with self._exchange(conversation, budget) as (options, keep):
-            options["model_settings"] = {**(self.settings or {}), "request_timeout": self.model.timeout}
-            async with self._thinker.run_stream(prompt, **options) as result:
-                async for text in result.stream_text(delta=True, debounce_by=None):
-                    yield text
-                keep(result)
+        parts: asyncio.Queue[str | None] = asyncio.Queue()
+
+        async def think() -> None:
+            try:
+                with self._exchange(conversation, budget) as (options, keep):
+                    options["model_settings"] = {**(self.settings or {}), "request_timeout": self.model.timeout}
+                    async with self._thinker.run_stream(prompt, **options) as result:
+                        async for text in result.stream_text(delta=True, debounce_by=None):
+                            parts.put_nowait(text)
+                        keep(result)
+            finally:
+                parts.put_nowait(None)
+
+        thinking = asyncio.create_task(think())  # of its own: who leaves the loop early leaves nothing half closed
+        try:
+            while (text := await parts.get()) is not None:
+                yield text
+            await thinking
+        finally:
+            thinking.cancel()
+            await asyncio.wait([thinking])
 
     @contextmanager
     def _exchange(self, conversation: str | None, budget: Budget) -> Iterator[tuple[dict[str, Any], Keep]]:
@@ -215,9 +240,10 @@ class LLMAgent(Talker):
         began, facts = self.now, dict[str, Any](outcome="cancelled")
         history = [] if conversation is None else self.conversations.get(conversation, [])
         run = self.world.new_id("run")
+        name = conversation or run
         options: dict[str, Any] = {"model": self.model, "deps": self, "usage": budget.usage}
         options |= {"usage_limits": self.limits, "model_settings": self.settings}
-        options |= {"message_history": list(history), "run_id": run, "conversation_id": conversation or run}
+        options |= {"message_history": list(history), "run_id": run, "conversation_id": name}
 
         def keep(result: Any) -> None:
             self.messages = [] if conversation is None else self.conversations.setdefault(conversation, [])
@@ -231,12 +257,12 @@ class LLMAgent(Talker):
 
         try:
             if budget.hops > self.hops:
-                raise self._out_of("hops", f"{self.hops} hops")
+                raise self._out_of(name, "hops", f"{self.hops} hops")
             yield options, keep
         except Exception as error:
             problem = translated(error, self.model.wrapped, self.model.timeout)
             if isinstance(error, UsageLimitExceeded):
-                problem = self._out_of("usage", str(error))
+                problem = self._out_of(name, "usage", str(error).partition(". Consider")[0])
             facts.update(outcome="failed", error=redact(f"{type(problem).__name__}: {describe(problem)}"))
             if not isinstance(problem, MasbookError):
                 raise
@@ -244,10 +270,8 @@ class LLMAgent(Talker):
         finally:
             self.world.trace.record("run_ended", self.name, seconds=self.now - began, **facts)
 
-    def _out_of(self, reason: str, limit: str) -> LimitReached:
+    def _out_of(self, conversation: str, reason: str, limit: str) -> LimitReached:
         """Record that a conversation ends here, and return the error that says so."""
-        message = self.handling()
-        conversation = None if message is None else message.conversation
         facts = {"conversation": conversation, "reason": reason, "limit": limit}
         self.world.trace.record("conversation_stopped", self.name, **facts)
         return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
@@ -273,6 +297,12 @@ def _promising(ask: Capability, output_type: Any) -> Capability:
 
     promising.__annotations__ = {**ask.function.__annotations__, "return": output_type}
     return replace(ask, function=promising)
+
+
+def _check_asked(prompt: str, conversation: str | None) -> None:
+    require.text("the prompt", prompt)
+    if conversation is not None:
+        require.text("the conversation", conversation)
 
 
 def _text(message: Message) -> str:

@@ -111,8 +111,7 @@ class Conversation:
         Who could not hear it is in `missed`, with the reason. AgentOffline if nobody could, or the speaker is gone.
         """
         one = self._member(speaker)
-        if not isinstance(text, str):
-            raise InvalidValue(f"{one.name} says {text!r}: give it text")
+        require.text(f"what {one.name} says", text)
         self._require_open()
         one.check_online("speak")
         one.messages = one.conversations.setdefault(self.name, [])

@@ -180,7 +180,7 @@ class ObservedModel(WrapperModel):
         """Record what goes wrong, and raise masbook's error for it."""
         try:
             yield
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter where a stream is left
             late = self.agent.now >= deadline - 0.01 * self.timeout  # a stream's own deadline began a moment before
             record("timed_out" if late else "cancelled")
             raise

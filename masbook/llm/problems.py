@@ -33,13 +33,14 @@ from ..errors import (
 if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
-_KEYS = re.compile(r"\b(?:sk|pk|gsk|xai|AIza)[-_A-Za-z0-9*]{6,}|(?i:bearer|basic)\s+[-._~+/=A-Za-z0-9]{6,}")
+_KEYS = re.compile(
+    r"\b(?:(?:sk|pk|gsk|xai)[-_]|AIza)[-_A-Za-z0-9*]{6,}|(?i:bearer|basic)\s+(?=\S*\d|\S{16})[-._~+/=A-Za-z0-9]{6,}"
+)
 _KEY_ADVICE = "; mend the key in the provider's environment variable (MASBOOK_API_KEY for a server by its address)"
 _VISIT = re.compile(r"For further information visit \S+")
 _SECRET = re.compile(r"(?i)key|token|secret|password")
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ModelError]], ...] = (
     (exceptions.ModelRateLimitError, ModelRateLimited),
-    ((exceptions.ModelTimeoutError, exceptions.ModelRequestTimeout), ModelTimeout),
     (exceptions.ModelAuthenticationError, MissingKey),
     (exceptions.ModelNotFoundError, UnknownModel),
     ((exceptions.ModelRequestRejectedError, exceptions.ModelQuotaExceededError, exceptions.UserError), ModelRefused),
@@ -81,7 +82,7 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
         return error
     if isinstance(error, exceptions.UserError) and "name conflicts" in str(error):
         return InvalidValue(f"two tools have the same name, and a model could not tell them apart: {error}")
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | exceptions.ModelTimeoutError | exceptions.ModelRequestTimeout):
         return ModelTimeout(f"{model.model_name} gave no answer within {timeout:g} s")
     each = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
     text = _brief(f"{model.model_name}: {'; '.join(map(describe, each))}", model)

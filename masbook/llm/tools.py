@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,11 @@ from pydantic_ai.exceptions import (
     ToolRetryError,
     UsageLimitExceeded,
 )
-from pydantic_core import PydanticSerializationError, ValidationError, to_json
+from pydantic_ai.messages import ToolReturn
+from pydantic_core import ValidationError
 
 from ..errors import RecordingMismatch, ScriptExhausted, Unrecordable, WorldError, describe
+from ..runtime.message import freeze
 from .problems import redact
 from .seal import INLINE
 
@@ -59,8 +62,11 @@ class Watched(AbstractCapability[Any]):
             _check(result, call.tool_name)
         except _PASSED:
             raise
-        except Exception as error:
-            text = redact(f"{type(error).__name__}: {describe(error)}")
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the run is over; otherwise the tool waited for what was cancelled
+            text = redact(f"{type(error).__name__}: {describe(error)}".removesuffix(": "))
             _record(ctx.deps, call, "failed", text, ctx.deps.now - began)
             if isinstance(error, (*_TOLD, *FINAL)):
                 raise
@@ -71,7 +77,8 @@ class Watched(AbstractCapability[Any]):
     async def on_tool_validate_error(self, ctx: Any, *, call: Any, tool_def: Any, args: Any, error: Any) -> Any:
         """Record that a call had wrong arguments; the model hears which, and tries again."""
         problems = error.errors(include_url=False) if isinstance(error, ValidationError) else []
-        text = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+        places = ["".join(f"{key}." for key in problem["loc"])[:-1] or "the arguments" for problem in problems]
+        text = "; ".join(f"{place}: {problem['msg']}" for place, problem in zip(places, problems, strict=True))
         _record(ctx.deps, call, "refused", text or describe(error))
         raise error
 
@@ -91,9 +98,8 @@ def _record(agent: Any, call: Any, outcome: str, error: str | None, seconds: flo
 
 
 def _check(result: Any, tool: str) -> None:
-    """Raise Unrecordable for a result that cannot be written down for a model."""
+    """Raise Unrecordable for a result that cannot be written down for a model, or not in the same way each time."""
     try:
-        to_json(result)
-    except PydanticSerializationError:
-        text = f"the tool {tool!r} returned a {type(result).__name__}, which no model can read"
-        raise Unrecordable(f"{text}; return numbers, text, lists, dicts or pydantic models") from None
+        freeze(result.return_value if isinstance(result, ToolReturn) else result, "its result")
+    except Unrecordable as error:
+        raise Unrecordable(f"the tool {tool!r} returned what no model can read: {error}") from None

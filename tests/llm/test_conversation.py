@@ -221,6 +221,7 @@ def test_two_polite_agents_stop():  # seed defect 15
         assert run.trace.count("model_called") == least <= 50
         (stop,) = run.trace.events("conversation_stopped")
         assert stop.facts["reason"] == ("hops" if hops == 20 else "usage")
+        assert stop.facts["conversation"] == "talk-1"
 
 
 def test_a_participant_that_crashes_in_the_middle_costs_the_others_nothing():
@@ -427,6 +428,7 @@ def test_bad_input_is_refused_at_once(world):
             for mistake in (
                 talk.say("cid", "hello"),
                 talk.say(ann, None),
+                talk.say(ann, ""),
                 talk.reply(ann),
                 talk.rounds(1),
                 enter(talk),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +30,10 @@ from masbook.llm import LLMAgent, scripted, tool_call
 class Risk(BaseModel):
     level: Literal["low", "medium", "high"]
     reasons: list[str]
+
+
+class Tags(BaseModel):
+    tags: set[str] = {"a", "b"}
 
 
 @dataclass
@@ -120,6 +126,29 @@ class TestAsking:
         for tools in ([look], [7]):
             with pytest.raises(InvalidValue, match="tool"):
                 LLMAgent("agent", model="offline:instant", tools=tools)
+
+    @pytest.mark.parametrize("wrong", [None, 5, "", "  ", b"x", ["a"]])
+    def test_what_is_no_text_is_refused_at_once(self, world, wrong):
+        agent = world.spawn(LLMAgent("agent", model="offline:instant"))
+
+        async def listen():
+            return [text async for text in agent.ask_in_parts(wrong)]
+
+        for mistake in (agent.ask(wrong), listen(), agent.ask("Hello.", wrong if wrong is not None else 7)):
+            with pytest.raises(InvalidValue, match="give some text"):
+                world.run(mistake)
+        with pytest.raises(InvalidValue):
+            agent.remember(wrong, "talk")
+        with pytest.raises(InvalidValue):
+            agent.remember("It rains.", wrong)
+        assert not calls(world) and not agent.conversations
+
+    @pytest.mark.parametrize(
+        "options", [{"instructions": None}, {"instructions": ["a"]}, {"tools": len}, {"tools": "x"}, {"toolsets": None}]
+    )
+    def test_an_argument_of_the_wrong_kind_is_refused_at_once(self, options):
+        with pytest.raises(InvalidValue, match="agent"):
+            LLMAgent("agent", model="offline:instant", **options)
 
     def test_the_error_of_a_request_reaches_who_asked(self, world):
         world.spawn(LLMAgent("agent", model=scripted("late", latency=100), timeout=2.0))
@@ -352,7 +381,10 @@ class TestLimits:
             world.run(agent.ask("Go."))
         assert len(calls(world)) == 9
         (stop,) = world.trace.events("conversation_stopped")
-        assert (stop.who, stop.facts["reason"]) == ("agent", "usage")
+        assert (stop.who, stop.facts["reason"], stop.facts["conversation"]) == ("agent", "usage", "run-1")
+        with pytest.raises(LimitReached):
+            world.run(agent.ask("Go.", conversation="office"))
+        assert frames.events(world, "conversation_stopped")["conversation"].tolist() == ["run-1", "office"]
 
     def test_agents_that_ask_each_other_share_the_budget_of_the_task(self, world):
         async def pass_on(ctx: RunContext[LLMAgent]) -> str:
@@ -446,9 +478,41 @@ class TestTools:
         assert outcomes[:3] == ["unknown", "refused", "refused"] and outcomes[-1] == "answered"
         assert "send" in tool_rows(world)[0][2] and "number" in tool_rows(world)[1][2]
 
-    def test_a_result_that_no_model_can_read_is_an_error_of_who_wrote_the_tool(self, world):
-        def look() -> object:
-            return object()
+    def test_a_tool_that_awaits_something_cancelled_has_failed_and_the_run_goes_on(self, world):
+        async def look() -> str:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return await future
+
+        world.spawn(LLMAgent("agent", model=scripted(tool_call("look"), "ok"), tools=[look]))
+        client = world.spawn(Agent("client"))
+        assert world.run(client.request("agent", "ask", prompt="?")) == "ok"
+        assert tool_rows(world) == [("look", "failed", "CancelledError")]
+
+    def test_a_request_that_is_given_up_ends_its_tools(self, world):
+        async def wait(ctx: RunContext[LLMAgent]) -> None:
+            try:
+                await ctx.deps.sleep(100)
+            finally:
+                ctx.deps.note("over")
+
+        world.spawn(LLMAgent("agent", model=scripted(tool_call("wait")), tools=[wait]))
+        client = world.spawn(Agent("client"))
+        with pytest.raises(TimeoutError):
+            world.run(client.request("agent", "ask", prompt="?", timeout=2.0, on_timeout="cancel"))
+        world.run(until=10)
+        assert [row.time for row in world.trace.events("note")] == [2.0] and not tool_rows(world)
+
+    @pytest.mark.parametrize(
+        "result",
+        [object(), {"a", "b"}, [{"x": {1}}], (n for n in "ab"), Tags(), len, b"x"],
+        ids=lambda result: str(type(result)),
+    )
+    def test_a_result_that_no_model_can_read_is_an_error_of_who_wrote_the_tool(self, world, result):
+        """Neither one that differs from process to process, as sets do, nor one that is gone when it has been read."""
+
+        def look() -> Any:
+            return result
 
         agent = world.spawn(LLMAgent("agent", model=scripted(tool_call("look")), tools=[look]))
         with pytest.raises(Unrecordable, match="the tool 'look' returned"):
@@ -522,6 +586,43 @@ class TestStreams:
         world.run(until=100)
         assert world.agents["agent"].state == "idle"
         assert world.run(world.agents["agent"].ask("Hello again."))
+
+    @pytest.mark.parametrize("how", ["break", "close", "error", "time-out"])
+    def test_who_leaves_a_stream_of_a_call_leaves_nothing_half_closed(self, world, how):
+        agent = world.spawn(LLMAgent("agent", model="offline:strong"))
+
+        async def leave():
+            parts = agent.ask_in_parts("a b c d")
+            with suppress(KeyError, TimeoutError):
+                async with asyncio.timeout(1.0 if how == "time-out" else None):
+                    async for _ in parts:
+                        if how == "error":
+                            raise KeyError
+                        break
+            if how == "close":
+                await parts.aclose()
+            left.append(world.now)
+
+        left = []
+        world.run(leave())
+        world.run(until=100)
+        gc.collect()
+        (call,) = calls(world)
+        assert (call["outcome"], call["seconds"]) == ("cancelled", left[0])
+        assert world.run(agent.ask("Hello again.")) and agent.state == "idle"
+
+    def test_who_reads_slowly_costs_the_model_no_time(self, world):
+        agent = world.spawn(LLMAgent("agent", model="offline:fast", timeout=5.0))
+
+        async def read():
+            texts = []
+            async for text in agent.ask_in_parts("one two three four"):
+                texts.append(text)
+                await agent.sleep(20)
+            return "".join(texts)
+
+        assert world.run(read()) == "one two three four"
+        assert calls(world)[0]["seconds"] < 5.0
 
     def test_an_output_that_is_not_text_cannot_be_streamed(self, world):
         agent = world.spawn(LLMAgent("agent", output_type=Point, model=scripted(Point(3))))

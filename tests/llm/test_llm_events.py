@@ -11,6 +11,7 @@ from masbook.coordination import DomainEvent, EventBus, ReactiveCoordinator
 from masbook.errors import LimitReached, ModelTimeout
 from masbook.lab import frames
 from masbook.llm import LLMAgent, run_phases, scripted, tool_call
+from masbook.llm.problems import redact
 
 
 class Listener(Agent):
@@ -152,6 +153,14 @@ def test_a_key_in_an_error_is_not_told(world):
     with pytest.raises(ValueError, match="refused"):
         world.run(agent.ask("?"))
     assert "sk-abc" not in str(list(world.trace))
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-proj-abc123", "gsk_abcdef123", "xai-abcdef123", "AIzaSyabcdef", "Bearer abcdef.ghi1"]
+)
+def test_what_looks_like_a_key_is_hidden_and_words_are_not(key):
+    text = "the skeleton of a skyscraper, task-123456, pkgutil_walk, basic trains"
+    assert redact(f"{text}: {key}") == f"{text}: [key]"
 
 
 def test_told_in_the_same_order_in_every_run():
