@@ -1,8 +1,7 @@
 """Pools: several agents that can be asked as if they were one.
 
-Scenarios spawn them, and `ask` them or take an agent out with `checkout`. Tasks wait in one line; whenever anything
-changes, those that wait are dealt anew, and so follow the news of who is free, fails or is gone. The strategies, and
-what they know of an agent, are in `seats`.
+Scenarios `ask` them, or `checkout` an agent. Tasks wait in one line; whenever anything changes, those that wait are
+dealt anew, and so follow the news of who is free, fails or is gone. The strategies to replace are in `seats`.
 """
 
 from __future__ import annotations
@@ -59,7 +58,8 @@ class Pool(Agent):
         super().__init__(name, **{"concurrency": 1000, "capacity": 1_000_000} | options)
         self.choose = choose if callable(choose) else STRATEGIES[require.one_of("choose", choose, STRATEGIES)]
         self.cooldown, self.timeout = require.positive("cooldown", cooldown), require.positive("timeout", timeout)
-        self._make, self._made = agents if callable(agents) else None, 0
+        self._make: Any = agents if callable(agents) else None
+        self._made = 0
         if self._make is None and (size, least, most) != (None, None, None):
             raise InvalidValue(f"the agents of {name} are a list, which has its size; give a function that makes them")
         if self._make is not None:
@@ -82,10 +82,10 @@ class Pool(Agent):
         """Refuse a world where an agent has a namesake, or does not live; nothing has been recorded then."""
         super().check_place(world)
         for one in self:
-            namesake = world.bus.agent(one.name)
             if not one.unborn and one.world is not world:
                 raise WorldError(f"{one.name} lives in another world: spawn {self.name} there")
-            if namesake is not None and namesake is not one and namesake.online:
+            namesake = world.bus.agent(one.name)
+            if namesake not in (None, one) and namesake.online:
                 raise InvalidName(f"there is already an agent called {one.name!r}; choose other names in {self.name}")
 
     def enter(self, world: World, parent: Agent | None, supervision: Supervision) -> None:
@@ -110,10 +110,9 @@ class Pool(Agent):
 
     @capability
     async def ask(self, prompt: str, conversation: str | None = None, timeout: float | None = None) -> Any:
-        """Return what an agent answers, in `timeout` virtual seconds, or raise what it fails of.
+        """Return what an agent answers, in `timeout` virtual seconds; a conversation stays with who began it.
 
-        A conversation stays with the agent that began it. LockTimeout where no agent was free in time, AgentOffline
-        where none is left.
+        Raises what the agent fails of, LockTimeout where none was free in time, AgentOffline where none is left.
         """
         return await self._do(self._claim(timeout, conversation), require.text("prompt", prompt))
 
@@ -178,7 +177,7 @@ class Pool(Agent):
     async def _do(self, claim: Claim, prompt: str) -> Any:
         """Have a prompt answered, and remember how that went."""
         task, begun = self.world.new_id("task"), self.now
-        end = {"status": "cancelled", "reason": "nobody waits for it any more"}
+        status, reason = "cancelled", "nobody waits for it any more"
         self._record("task_added", task=task, capability="ask", priority=0)
         try:
             async with self._seated(claim) as agent:
@@ -189,32 +188,33 @@ class Pool(Agent):
                 left = inf if claim.timeout is None else max(claim.since + claim.timeout - begun, 1e-9)
                 options: dict[str, Any] = {"timeout": min(self.timeout, left), "on_timeout": "cancel"}
                 output = await self.request(agent.name, "ask", content, **options)
-            end = {"status": "completed"}
+            status, reason = "completed", ""
             return output
         except Exception as error:
             status = "timed_out" if isinstance(error, TimeoutError) else "failed"
-            end = {"status": status, "reason": f"{type(error).__name__}: {describe(error)}"}
+            reason = f"{type(error).__name__}: {describe(error)}"
             raise
         finally:
-            self._record("task_ended", task=task, **end)
-            if claim.seat is not None and end["status"] != "cancelled":
-                claim.seat.past.append((self.now, self.now - begun, end["status"] == "completed"))
+            self._record("task_ended", task=task, status=status, reason=reason or None)
+            if claim.seat is not None and status != "cancelled":
+                claim.seat.past.append((self.now, self.now - begun, status == "completed"))
 
     @asynccontextmanager
     async def _seated(self, claim: Claim) -> AsyncIterator[Any]:
         """Wait in line and give the agent that the claim gets; take it back at the end, however that comes."""
         if self.state in ("offline", "error"):
             raise AgentOffline(f"{self.name} takes no tasks: {self.why_offline()}")
-        if claim.timeout is not None:
-            late = LockTimeout(f"no agent of {self.name} was free for {claim.who} in {claim.timeout:g} s")
-            self.world.loop.call_later(claim.timeout, fail, claim.served, late)
+        late = LockTimeout(f"no agent of {self.name} was free for {claim.who} in {claim.timeout or inf:g} s")
+        timer = None if claim.timeout is None else self.world.loop.call_later(claim.timeout, fail, claim.served, late)
         self._line[claim] = None
         self._look()
         try:
-            what, on = f"an agent of {self.name}", partial(self._blocker, claim)
-            await self.world.wait(claim.served, who=claim.who, what=what, on=on)
+            on = partial(self._blocker, claim)
+            await self.world.wait(claim.served, who=claim.who, what=f"an agent of {self.name}", on=on)
             yield claim.seat and claim.seat.agent
         finally:
+            if timer is not None:
+                timer.cancel()
             self._line.pop(claim, None)
             if claim.seat is not None:  # perhaps in the very instant in which it was given up
                 claim.seat.let_go(claim)
@@ -246,7 +246,6 @@ class Pool(Agent):
         """Replace made agents that are gone or unhealthy, each after a back-off."""
         for place, seat in enumerate(self._seats):
             seat.agent.when_gone(self._look)
-            seat.health = self.world.registry.health_of(seat.agent)
             if seat.well or self._make is None:
                 seat.due = None
             elif seat.due is None and (delay := seat.supervision.next_restart(self.now)[1]) is not None:
@@ -260,16 +259,16 @@ class Pool(Agent):
 
     def _resize(self) -> bool:
         """Add an agent where work finds nobody free, or take one away where one always was; return whether it did."""
-        idle, free = [seat for seat in self._seats if seat.idle], any(seat.free for seat in self._seats)
-        self._slack = None if self._line or not idle else self.now if self._slack is None else self._slack
-        grow = bool(self._line) and not free and len(self) < self.most
+        idle, waits = [seat for seat in self._seats if seat.idle], bool(self._line)
+        self._slack = None if waits or not idle else self.now if self._slack is None else self._slack
+        grow = waits and len(self) < self.most and not any(seat.well and seat.free for seat in self._seats)
         if not grow and (self._slack is None or len(self) == self.least):
             return False
         due = max(self._changed, -inf if self._slack is None else self._slack) + self.cooldown
         if self.now < due:
             if self._alarm != due:
-                self._alarm = due
                 self.world.loop.call_at(due, self._look)
+            self._alarm = due
             return False
         self._changed = self.now
         if grow:
@@ -282,7 +281,6 @@ class Pool(Agent):
         return True
 
     def _next(self) -> Agent:
-        assert self._make is not None
         self._made += 1
         return gathered(self.name, [self._make(self._made)])[0]
 

@@ -97,18 +97,22 @@ class Seat:
     hands: dict[Claim, None] = field(default_factory=dict)
     holder: Claim | None = None  # who has checked it out
     due: float | None = None  # when it is to be replaced
-    health: str = "healthy"
     past: deque[tuple[float, float, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     @property
+    def health(self) -> str:
+        """How well the agent is, as far as the world knows."""
+        return self.agent.world.registry.health_of(self.agent)
+
+    @property
     def well(self) -> bool:
-        """Whether the agent runs, and is not unhealthy, as far as the world knows."""
+        """Whether the agent runs, and is not unhealthy."""
         return self.agent.state in ("idle", "busy") and self.health != "unhealthy"
 
     @property
     def free(self) -> bool:
-        """Whether the agent has a hand for another task."""
-        return self.well and self.holder is None and len(self.hands) < self.agent.concurrency
+        """Whether the agent has a hand for another task, if it is well."""
+        return self.holder is None and len(self.hands) < self.agent.concurrency
 
     @property
     def idle(self) -> bool:
@@ -132,8 +136,9 @@ class Seat:
 
     def knows(self, talk: str | None) -> bool:
         """Whether the agent is in a conversation."""
-        named = [*getattr(self.agent, "conversations", ()), *(claim.conversation for claim in self.hands)]
-        return talk is not None and self.well and talk in named
+        if talk is None or not self.well:
+            return False
+        return talk in getattr(self.agent, "conversations", ()) or any(talk == one.conversation for one in self.hands)
 
     def estimate(self, now: float) -> tuple[float | None, float]:
         """Return how many virtual seconds a success takes, by the latest tasks, and the share of those that failed.
