@@ -347,6 +347,13 @@ class TestMessages:
                 world.run(ear.tell("ada", "chat", text="x"))
             assert world.run(ada.ask("?")) == "[([], True)]"
 
+    def test_the_model_is_told_who_is_there(self, world):
+        world.spawn(Ear("ear"))
+        world.spawn(Orchestrator("a service"))
+        model = scripted(lambda asked: asked.instructions)
+        ada = world.spawn(LLMAgent("ada", "Be kind.", toolsets=[bus_tools()], model=model))
+        assert world.run(ada.ask("?")) == "Be kind.\nYou are ada. The other agents are: ear."
+
 
 class TestSharedState:
     def test_it_is_read_and_written(self, world):
@@ -573,3 +580,28 @@ class TestFaults:
         runs = [simulate(party, seed=3, faults=faults, schedule=schedule, concurrency=3) for _ in range(2)]
         assert runs[0].trace.digest == runs[1].trace.digest
         assert runs[0].trace.count("model_called") <= 50
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tool", "content"),
+    [
+        (
+            "Send a message to billing: Invoice 12 is wrong. Please check.",
+            "send_message",
+            "Invoice 12 is wrong. Please check.",
+        ),
+        ("Broadcast to all agents: The system is down.", "broadcast", "The system is down."),
+        ("Update shared data: Set 'agent_0_status' to 'at_lunch'", "write_shared_state", "at_lunch"),
+        ("Read the shared state: what is stored under the key plan?", "read_shared_state", None),
+        ("What recent messages have you sent or got?", "recent_messages", None),
+    ],
+)
+def test_the_offline_model_chooses_and_fills_the_tools(world, prompt, tool, content):
+    store, ear = MemoryStore(world), world.spawn(Ear("billing"))
+    world.spawn(Ear("shipping"))
+    world.run(world.spawn(LLMAgent("ada", toolsets=[bus_tools(store)], model="offline:fast")).ask(prompt))
+    assert [(row.facts["tool"], row.facts["outcome"]) for row in world.trace.events("tool_called")] == [
+        (tool, "answered")
+    ]
+    heard = [text for _, _, text in ear.heard] + [entry.value for entry in world.run(store.list())]
+    assert heard == ([] if content is None else [content])
