@@ -1,10 +1,9 @@
 """Charts: a run as figures, drawn from the tables of `frames`.
 
-Each function takes a Run, a World or a Trace (`latency` and `success` also a frame of `requests`, so that many runs can
-be joined first; `trend` the table of a sweep, `spread` any table, `confusion`, `calibration` and `agreement` one of
-judgements) and returns a matplotlib Figure. A notebook cell that ends with it shows
-it. Agents keep the order in which they were spawned, outcomes and states their colours; where there is nothing to show,
-the figure says so.
+Each function takes a Run, a World or a Trace (`trend` the table of a sweep, `spread` any table, `confusion`,
+`calibration` and `agreement` one of judgements) and returns a matplotlib Figure; a cell that ends with it shows it.
+Agents keep the order in which they were spawned, outcomes and states their colours; where there is nothing to show, the
+figure says so. A chart of your own is a function that draws on what `style.drawing` gives.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..errors import InvalidValue
 from . import frames, style
 from .outcomes import conflicts, hierarchy
 from .plans import dag, gantt
@@ -126,9 +124,9 @@ def _bands(
         yield chart, axes, size
 
 
-def latency(source: Source | pd.DataFrame) -> Figure:
+def latency(source: Source) -> Figure:
     """Draw how long answered requests took, from sending to answer, with the median and the 95th percentile."""
-    requests = _requests(source)
+    requests = frames.requests(source)
     taken = requests["latency"].dropna()
     if taken.empty:
         why = f"none of {len(requests):,} requests was answered" if len(requests) else "no requests were sent"
@@ -154,44 +152,22 @@ def _mark(axes: Axes, value: float, label: str, colour: str, style: Any) -> Line
     return axes.axvline(value, color=colour, linestyle=style, linewidth=1.8, label=f"{label} {value:.3g} s")
 
 
-def success(source: Source | pd.DataFrame, by: str = "to") -> Figure:
-    """Draw the outcomes of requests by agent (`to`), by `capability`, by `sender`, or by another column of the frame.
-
-    InvalidValue for a column that is not there.
-    """
-    requests = _requests(source)
-    if by not in requests:
-        raise InvalidValue(f"by={by!r}; choose 'to', 'capability' or 'sender', or a column of the frame")
+def success(source: Source) -> Figure:
+    """Draw the outcomes of requests by agent asked; agents stand in the order of spawning, what is none comes last."""
+    requests = frames.requests(source)
     if requests.empty:
         return style.blank("Success of requests", "no requests were sent")
-    counts = pd.crosstab(requests[by], requests["outcome"]).reindex(columns=list(style.OUTCOMES), fill_value=0)
-    counts = counts.loc[_order(source, by, counts.index)]
-    height, size = style.row_size(len(counts))
-    title = f"Success of requests by {'agent asked' if by == 'to' else by}"
-    with style.drawing(title, 9, height * len(counts) + 1.2) as (chart, axes):
-        for row, (_, parts) in enumerate(counts.iterrows()):
-            good, all_ = parts["reply"], parts.sum()
-            style.stack(axes, row, 100 * parts / all_, style.OUTCOMES)
+    counts = pd.crosstab(requests["to"], requests["outcome"]).reindex(columns=list(style.OUTCOMES), fill_value=0)
+    agents = [who for who in frames.agents(source)["who"] if who in counts.index]
+    names = [*agents, *counts.index.difference(agents)]
+    height, size = style.row_size(len(names))
+    with style.drawing("Success of requests by agent asked", 9, height * len(names) + 1.2) as (chart, axes):
+        for row, name in enumerate(names):
+            good, all_ = counts.loc[name, "reply"], counts.loc[name].sum()
+            style.stack(axes, row, 100 * counts.loc[name] / all_, style.OUTCOMES)
             style.note_row(axes, row, f"{good / all_:.0%}  ({good:,} of {all_:,})", size)
-        style.label_rows(axes, [str(name) for name in counts.index], size)
+        style.label_rows(axes, names, size)
         axes.set_xlim(0, 100)
         axes.set_xlabel("share of requests (%)")
         style.key(axes, style.swatches(style.OUTCOMES, list(requests["outcome"])))
     return chart
-
-
-def _requests(source: Source | pd.DataFrame) -> pd.DataFrame:
-    """Return the frame of requests of a run, or the one given; InvalidValue where it is another frame."""
-    if not isinstance(source, pd.DataFrame):
-        return frames.requests(source)
-    if not {"outcome", "latency"} <= set(source.columns):
-        raise InvalidValue(f"not a frame of requests, it has {list(source.columns)}; give one of frames.requests(run)")
-    return source
-
-
-def _order(source: Source | pd.DataFrame, by: str, values: pd.Index[Any]) -> list[Any]:
-    """Return agents in the order of spawning where that is known, other values sorted."""
-    if by in ("to", "sender") and not isinstance(source, pd.DataFrame):
-        spawned = [who for who in frames.agents(source)["who"] if who in values]
-        return [*spawned, *(value for value in values if value not in spawned)]
-    return list(values)

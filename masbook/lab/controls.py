@@ -56,7 +56,7 @@ class Controls:
     def __init__(
         self,
         scenario: Callable[..., Any],
-        seed: Any,
+        seed: int | str,
         schedule: Schedule,
         faults: FaultPlan | None,
         abbreviations: Mapping[str, Any],
@@ -128,14 +128,10 @@ def _parameters(scenario: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(signature.parameters.values())[1:]
 
 
-def _seed_widget(seed: Any) -> Any:
-    if isinstance(seed, int) and not isinstance(seed, bool):
-        return widgets.IntText(value=seed, description="seed")
-    widget = widgets.interactive.widget_from_abbrev(seed)
-    if widget is None or not isinstance(widget.value, int | str):
-        raise InvalidValue(f"seed={seed!r}: give a whole number, text, a range or a list of them")
-    widget.description = "seed"
-    return widget
+def _seed_widget(seed: int | str) -> Any:
+    if isinstance(seed, bool) or not isinstance(seed, int | str):
+        raise InvalidValue(f"seed={seed!r}: give a whole number or text")
+    return (widgets.Text if isinstance(seed, str) else widgets.IntText)(value=seed, description="seed")
 
 
 def _rate_slider(name: str, value: float) -> widgets.FloatSlider:

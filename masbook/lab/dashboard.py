@@ -18,7 +18,6 @@ import ipywidgets as widgets
 from ..errors import InvalidValue, MasbookError
 from ..runtime.faults import FaultPlan
 from ..runtime.run import Run, conclude
-from ..runtime.security import Security
 from ..runtime.world import Schedule, World
 from .controls import Controls, Settings
 from .live_view import LiveView, Picture
@@ -44,10 +43,9 @@ class Dashboard:
         self,
         scenario: Callable[..., Coroutine[Any, Any, Any]],
         *,
-        seed: Any = 0,
+        seed: int | str = 0,
         schedule: Schedule = "fifo",
         faults: FaultPlan | None = None,
-        security: Security | None = None,
         speed: float = 1.0,
         expected: float | None = None,
         **abbreviations: Any,
@@ -59,7 +57,7 @@ class Dashboard:
         self.controls = Controls(scenario, seed, schedule, faults, abbreviations)
         self.phase: Phase = "ready"
         self.run: Run | None = None
-        self._security, self._given, self._expected = security, expected, expected
+        self._given = self._expected = expected
         self._world: World | None = None
         self._task: asyncio.Task[Run] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +106,7 @@ class Dashboard:
 
     def _start(self, paused: bool) -> asyncio.Task[Run]:
         settings = self.controls.settings()
-        self._world = World(settings.seed, schedule=settings.schedule, faults=settings.faults, security=self._security)
+        self._world = World(settings.seed, schedule=settings.schedule, faults=settings.faults)
         self.run = None
         self._error.value = ""
         self._results.clear()

@@ -11,7 +11,6 @@ from itertools import combinations
 
 import matplotlib
 import matplotlib.pyplot
-import pandas as pd
 import pytest
 from matplotlib.colors import same_color, to_hex
 from matplotlib.patches import FancyArrowPatch, Rectangle
@@ -234,13 +233,6 @@ def test_latency_is_legible_when_all_are_equal():
     assert bar.get_height() == 4
 
 
-def test_latency_of_joined_runs():
-    joined = pd.concat([frames.requests(simulate(even, seed)) for seed in range(3)])
-    assert title(charts.latency(joined)) == "Request latency: 12 of 12 requests answered"
-    with pytest.raises(InvalidValue, match=r"frames\.requests"):
-        charts.latency(frames.states(simulate(even)))
-
-
 def test_success_by_agent_counts_the_outcomes():
     figure = charts.success(trouble())
     axes = figure.axes[0]
@@ -251,15 +243,6 @@ def test_success_by_agent_counts_the_outcomes():
     first = [bar for bar in axes.patches if bar.get_y() < 0 and bar.get_width()]
     colours = [OUTCOMES[outcome].lower() for outcome in ("error", "timed_out")]
     assert [(to_hex(bar.get_facecolor()), bar.get_width()) for bar in first] == [(colour, 50.0) for colour in colours]
-
-
-def test_success_by_another_column():
-    run = simulate(office)
-    assert texts(charts.success(run, by="capability")) == ["67%  (2 of 3)"]
-    halves = frames.requests(run).assign(half=[1, 1, 2])
-    assert texts(charts.success(halves, by="half")) == ["100%  (2 of 2)", "0%  (0 of 1)"]
-    with pytest.raises(InvalidValue, match="'to', 'capability' or 'sender'"):
-        charts.success(run, by="nobody")
 
 
 def test_topology_draws_pairs_as_wide_as_they_talk():
