@@ -136,9 +136,8 @@ class Seat:
 
     def knows(self, talk: str | None) -> bool:
         """Whether the agent is in a conversation."""
-        if talk is None or not self.well:
-            return False
-        return talk in getattr(self.agent, "conversations", ()) or any(talk == one.conversation for one in self.hands)
+        named = talk in getattr(self.agent, "conversations", ()) or any(talk == one.conversation for one in self.hands)
+        return named and self.well
 
     def estimate(self, now: float) -> tuple[float | None, float]:
         """Return how many virtual seconds a success takes, by the latest tasks, and the share of those that failed.
@@ -166,12 +165,13 @@ def deal(line: dict[Claim, None], every: Sequence[Seat], choose: Choose, random:
     seats, ahead = [seat for seat in every if seat.well and seat.holder is None], Counter[Seat]()
     for seat in every:  # who was away has no claim to what it has missed
         seat.given = max(seat.given, min((other.given for other in seats), default=0))
+    seen = {seat: seat.view(now) for seat in seats}
     for claim in [claim for claim in line if not claim.served.done()]:
         if not any(seat.free for seat in seats):
             return
-        known = [seat for seat in every if seat.knows(claim.conversation)] or seats
+        known = [seat for seat in every if claim.conversation is not None and seat.knows(claim.conversation)] or seats
         places = [seat for seat in seats if seat in known and not (claim.exclusive and seat.hands)]
-        views = [seat.view(now, ahead[seat]) for seat in places]
+        views = [seen[seat] for seat in places]
         try:
             choice = choose(views, random) if views else None
             if choice is not None and choice not in views:
@@ -187,8 +187,10 @@ def deal(line: dict[Claim, None], every: Sequence[Seat], choose: Choose, random:
             ahead[place] += 1
         elif claim.exclusive:
             place = min(seats, key=lambda seat: len(seat.hands))  # nobody else gets this one until it is free
-        if place is not None and claim.exclusive:
-            seats.remove(place)
+        if place is not None:
+            seen[place] = place.view(now, ahead[place])
+            if claim.exclusive:
+                seats.remove(place)
 
 
 def gathered(name: str, agents: Any) -> list[Agent]:
