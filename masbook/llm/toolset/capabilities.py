@@ -112,11 +112,9 @@ class Offer:
 
     async def _collected(self, me: Agent, name: str, arguments: dict[str, Any]) -> list[Any]:
         """Return the parts of a stream, if it ends in time."""
+        stream: Any = me.stream(self.to, name, arguments, timeout=None)
         try:
-            async with (
-                asyncio.timeout(self.timeout),
-                aclosing(me.stream(self.to, name, arguments, timeout=None)) as parts,
-            ):
+            async with asyncio.timeout(self.timeout), aclosing(stream) as parts:
                 return [freeze(part) async for part in parts]
         except TimeoutError as error:
             raise RequestTimeout(f"{name!r} of {self.to} was not complete in {self.timeout:g} s") from error
