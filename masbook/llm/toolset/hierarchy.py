@@ -7,10 +7,11 @@ the member's own capabilities, in a form for models: a typo that would become a 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field
-from pydantic_ai import RunContext
+from pydantic_ai import RunContext, Tool
 from pydantic_ai.toolsets import FunctionToolset
 
 from ...coordination.hierarchy import Member, TaskBoard, TeamTask
@@ -27,7 +28,13 @@ def hierarchy_tools() -> FunctionToolset[Any]:
     What they hand over becomes a subtask of the task in hand; they do not wait for it, but that task does. An agent
     that is no Member raises InvalidValue when it thinks.
     """
-    return FunctionToolset([delegate, ask_for_help, team_status, escalate], instructions=_place)
+    return FunctionToolset(_tools(), instructions=_place)
+
+
+@cache
+def _tools() -> list[Tool[Any]]:
+    """Return the tools, described once for all members."""
+    return [Tool(function) for function in (delegate, ask_for_help, team_status, escalate)]
 
 
 async def delegate(
