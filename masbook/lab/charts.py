@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from . import frames, style
+from .elastic import pool
 from .outcomes import conflicts, hierarchy
 from .plans import dag, gantt
 from .sequence import sequence
@@ -39,6 +40,7 @@ __all__ = [
     "hierarchy",
     "holds",
     "latency",
+    "pool",
     "sequence",
     "spread",
     "success",
