@@ -151,6 +151,10 @@ class Dispute:
     decision: Any = None
     satisfaction: Mapping[str, float] | None = None
 
+    def satisfied(self) -> list[float]:
+        """Return how satisfied each participant is, from 0 to 1, as far as it is known."""
+        return list((self.satisfaction or {}).values())
+
 
 def disputes(rows: list[Row]) -> list[Dispute]:
     """Return every conflict, in the order in which they came up, with how it ended."""

@@ -5,7 +5,8 @@ A kind of event that has a new field needs its dtype here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -41,6 +42,12 @@ def columns_of(rows: list[tuple[Any, ...]], names: Iterable[str]) -> dict[str, I
     """Return the rows column by column; fields beyond the names are left out."""
     names = list(names)
     return dict(zip(names, zip(*rows, strict=False) if rows else [()] * len(names), strict=False))
+
+
+def columns_from(things: Iterable[Any], names: str, **derived: Callable[[Any], Any]) -> dict[str, list[Any]]:
+    """Return columns by their names: those derived from each thing by a function, the others are its attributes."""
+    known = list(things)
+    return {name: [derived.get(name, attrgetter(name))(thing) for thing in known] for name in names.split()}
 
 
 def table(columns: Mapping[str, Iterable[Any]], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
