@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ from pydantic_ai.settings import ModelSettings
 from ..errors import (
     InvalidValue,
     MissingKey,
+    ModelError,
     ModelMisbehaved,
     ModelRateLimited,
     ModelUnavailable,
@@ -28,7 +30,7 @@ from ..errors import (
     describe,
 )
 from ..runtime import require
-from .problems import outcome, planned, redact, translated
+from .problems import outcome, planned, redact, remote, translated
 from .seal import for_agent, settle
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ Recorder = Callable[..., None]  # writes one row: outcome, response, error
 VARIABLE = "MASBOOK_MODEL"  # the environment variable that names the model of whoever does not
 KEY = "MASBOOK_API_KEY"  # the variable with the key of a server that is given by its address
 ATTEMPTS = 3  # in all, for one call
+_ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[^\s?#@]*)?")
 BACKOFF = 0.5  # seconds before the second attempt; twice as long before each further one
 FORMS = (
     "'offline', 'offline:PROFILE', 'replay:NAME', 'openai:NAME', 'anthropic:NAME' or another name of pydantic-ai's, "
@@ -55,10 +58,16 @@ def find_model(name: str | Model | None = None, *, base_url: str | None = None, 
     """
     if isinstance(name, Model):
         return name
-    name = os.environ.get(VARIABLE) or "offline" if name is None else name
+    if name is None:
+        try:
+            return find_model(os.environ.get(VARIABLE) or "offline", base_url=base_url, api_key=api_key)
+        except (ModelError, InvalidValue) as error:
+            raise type(error)(f"by the variable {VARIABLE}: {error}") from None
     if not isinstance(name, str) or not name.strip():
         raise UnknownModel(f"the model {name!r}: give {FORMS}")
     kind, _, rest = name.partition(":")
+    if base_url is not None and kind in ("offline", "replay"):
+        raise InvalidValue(f"the model {name!r} is not behind an address: leave base_url out")
     if kind == "offline":
         from .offline_model import offline
 
@@ -69,7 +78,13 @@ def find_model(name: str | Model | None = None, *, base_url: str | None = None, 
         return replay(rest)
     if kind == "openai" and base_url is None and "@" in rest:
         name, _, base_url = name.partition("@")
-    return _named(name) if base_url is None else _at(name, base_url, api_key)
+    if name.strip().endswith(":"):
+        raise UnknownModel(f"the model {name!r} has no name after the colon: give {FORMS}")
+    if base_url is not None:
+        return _at(name, base_url, api_key)
+    if api_key is not None:
+        raise InvalidValue("api_key is that of a server by its base_url; that of a provider belongs in the environment")
+    return _named(name)
 
 
 def _named(name: str) -> Model:
@@ -77,10 +92,12 @@ def _named(name: str) -> Model:
     try:
         return infer_model(name)
     except (UserError, ImportError, ValueError) as error:
-        reason = redact(describe(error))
+        reason = redact(describe(error)).partition(" To try")[0]  # pydantic-ai's own model without a key
         if "Unknown model" in reason:
             raise UnknownModel(f"there is no model {name!r}: give {FORMS}") from None
-        raise MissingKey(f"the model {name!r} cannot be used yet: {reason}") from None
+        problem = ModelUnavailable if isinstance(error, ImportError) else MissingKey
+        instead = "without it, 'offline' or a recording can take its place"
+        raise problem(f"the model {name!r} cannot be used yet: {reason} ({instead})") from None
 
 
 def _at(name: str, base_url: str, api_key: str | None) -> Model:
@@ -88,8 +105,9 @@ def _at(name: str, base_url: str, api_key: str | None) -> Model:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    if not base_url.startswith(("http://", "https://")):
-        raise InvalidValue(f"base_url is {base_url!r}: give an address such as 'http://127.0.0.1:8000/v1'")
+    if not _ADDRESS.fullmatch(str(base_url)):
+        shown = redact(repr(base_url))
+        raise InvalidValue(f"base_url is {shown}: give an address, without a key, such as 'http://127.0.0.1:8000/v1'")
     key = api_key or os.environ.get(KEY) or "none"  # never that of OpenAI: the address may be anybody's
     return OpenAIChatModel(name.removeprefix("openai:"), provider=OpenAIProvider(base_url=base_url, api_key=key))
 
@@ -150,14 +168,14 @@ class ObservedModel(WrapperModel):
 
     def _visible(self, settings: ModelSettings | None) -> ModelSettings | None:
         """Return the settings, without attempts of the provider's own: the trace would not have them."""
-        if self.wrapped.provider is None:
+        if not remote(self.wrapped):
             return settings
         return {**(settings or {}), "max_retries": 0}
 
     async def _try(self, request: Callable[[], Awaitable[T]], deadline: float) -> tuple[T, Recorder]:
         """Return what was requested, after as many attempts as it takes, and what writes the row of the last."""
         call = self.agent.world.new_id("call")
-        if not self._open and self.wrapped.provider is not None:
+        if not self._open and remote(self.wrapped):
             self._open = True
             await self.wrapped.__aenter__()
         for attempt in range(1, self.attempts + 1):
@@ -207,9 +225,14 @@ class ObservedModel(WrapperModel):
 
 
 def cost(response: ModelResponse) -> float | None:
-    """Return what a response cost in US dollars; None where no price is known."""
+    """Return what a response cost in US dollars; None where no price is known.
+
+    The price list goes by names, and a server of one's own may call its model like one of OpenAI's.
+    """
     if response.usage.cost is not None:
         return float(response.usage.cost)
+    if response.provider_name == "openai" and not str(response.provider_url).startswith("https://api.openai.com/"):
+        return None
     try:
         return float(response.cost().total_price)
     except (LookupError, ValueError, AssertionError):

@@ -99,6 +99,8 @@ _KEYS = {"user-prompt": "user", "system-prompt": "system"}
 
 
 def _restored(part: dict[str, Any]) -> Any:
+    if not isinstance(part.get("call", part.get("text", part.get("thinking"))), str):
+        raise TypeError(f"{part!r} is no part of an answer")
     if "call" in part:
         return ToolCallPart(part["call"], part["arguments"])
-    return TextPart(part["text"]) if "text" in part else ThinkingPart(part.get("thinking", ""))
+    return TextPart(part["text"]) if "text" in part else ThinkingPart(part["thinking"])

@@ -69,8 +69,8 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
 
 def offline(profile: str | Profile = "balanced", *, expert: Expert = answer) -> OfflineModel:
     """Return the offline model with a profile, by name or of one's own; UnknownModel lists the names."""
-    if isinstance(profile, str):
-        if profile not in profiles():
+    if not isinstance(profile, Profile):
+        if profile not in list(profiles()):
             raise UnknownModel(f"the offline model has no profile {profile!r}; choose one of {', '.join(profiles())}")
         profile = profiles()[profile]
     return OfflineModel(profile, expert)

@@ -38,6 +38,7 @@ _KEYS = re.compile(
 )
 _KEY_ADVICE = "; mend the key in the provider's environment variable (MASBOOK_API_KEY for a server by its address)"
 _VISIT = re.compile(r"For further information visit \S+")
+_USER = re.compile(r"(?<=://)[^\s/@]+(?=@)")  # of an address, with a password
 _SECRET = re.compile(r"(?i)key|token|secret|password")
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ModelError]], ...] = (
     (exceptions.ModelRateLimitError, ModelRateLimited),
@@ -65,7 +66,7 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 8 and _SECRET.search(name):
             text = text.replace(value, "[key]")
-    return _KEYS.sub("[key]", text)
+    return _KEYS.sub("[key]", _USER.sub("[key]", text))
 
 
 def outcome(problem: Exception) -> str:
@@ -86,15 +87,22 @@ def translated(error: Exception, model: Model, timeout: float) -> Exception:
         return ModelTimeout(f"{model.model_name} gave no answer within {timeout:g} s")
     each = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
     text = _brief(f"{model.model_name}: {'; '.join(map(describe, each))}", model)
+    if type(error) is exceptions.ModelHTTPError and 400 <= error.status_code < 500:
+        return ModelUnavailable(text) if error.status_code in (408, 409, 425) else ModelRefused(text)
     for kind, problem in _KINDS:
         if isinstance(error, kind):
             if problem is ModelRateLimited:
                 return ModelRateLimited(text, getattr(error, "retry_after", None))
             return problem(text + _KEY_ADVICE if problem is MissingKey else text)
-    if model.provider is None or type(error) is RuntimeError:
+    if not remote(model) or type(error) is RuntimeError:
         return error
     text = f"{model.model_name} sent what cannot be read: {type(error).__name__}: {error}"
     return ModelMisbehaved(_brief(text, model))
+
+
+def remote(model: Model) -> bool:
+    """Return whether a model is behind a network, or one of those that it falls back on."""
+    return model.provider is not None or any(map(remote, getattr(model, "models", ())))
 
 
 def _brief(text: str, model: Model) -> str:

@@ -20,6 +20,7 @@ from pydantic_ai.settings import ModelSettings
 
 from .. import errors
 from ..errors import InvalidRecording, InvalidValue, ModelRateLimited, RecordingMismatch, describe
+from ..runtime import require
 from . import notation
 from .local import LocalModel, Thought
 from .model import cost, find_model
@@ -54,11 +55,11 @@ def replay(name: str | Path) -> Replay:
 
 def path_of(name: str | Path, *, to_write: bool = False) -> Path:
     """Return the file of a recording: by its path, or by its name in the data/recordings/ of this folder or above."""
-    if not str(name).strip():
-        raise InvalidValue("a recording needs a name, such as 'replay:tickets'")
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise InvalidValue(f"a recording needs a name, such as 'replay:tickets', not {name!r}")
     given = Path(name)
     if given.suffix == ".json" or given.parent != Path():
-        return given.with_suffix(".json")
+        return given if given.suffix == ".json" else given.with_name(f"{given.name}.json")
     here = Path.cwd()
     folders = [folder / "data" for folder in (here, *here.parents, PROJECT)]
     homes = [folder / "recordings" for folder in folders if to_write or (folder / "recordings").is_dir()]
@@ -175,13 +176,11 @@ class Replay(LocalModel):
         """Give the recorded answer, or raise the recorded error after the time that it took."""
         call = self._take(notation.request(messages, settings, parameters), _asking())
         if "error" not in call:
-            return Thought(notation.response(call, self._model_name), 0.0, call["seconds"])
+            return Thought(call["response"], 0.0, call["seconds"])
         await asyncio.sleep(call["seconds"])
         if call["error"] == "cancelled":
             await asyncio.get_running_loop().create_future()  # who waited then gave up now, and will again
-        problem = getattr(errors, call["error"], errors.ModelUnavailable)
-        after = (call["retry_after"],) if problem is ModelRateLimited else ()
-        raise problem(call["message"], *after)
+        raise _problem(call)
 
     def _take(self, asked: dict[str, Any], agent: str | None) -> dict[str, Any]:
         """Return the recorded call for a request, each once."""
@@ -205,14 +204,27 @@ def _load(path: Path) -> tuple[str, list[dict[str, Any]]]:
         raise InvalidRecording(f"{path} cannot be read as a recording: {error}; record it again") from None
     if version != FORMAT:
         raise InvalidRecording(f"{path.name} is of version {version}, this masbook reads {FORMAT}; record it again")
+    name = f"replay:{path.stem} (recorded from {model})"
     try:
         for call in calls:
             first = calls[call["request"].pop("form", 0)]["request"]
             call["request"] = {"tools": first["tools"], "outputs": first["outputs"], **call["request"]}
-            _ = call["agent"], call["seconds"], call["error"] if "error" in call else call["answer"]
-    except (LookupError, TypeError, AttributeError) as error:
+            require.amount("seconds", call["seconds"])
+            if not isinstance(call["agent"], str | None):
+                raise TypeError(f"{call['agent']!r} is no name of an agent")
+            if "error" not in call:
+                call["response"] = notation.response(call, name)
+            elif call["error"] != "cancelled":
+                _problem(call)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise InvalidRecording(f"{path.name} is damaged: {error!r}; record it again") from None
-    return f"replay:{path.stem} (recorded from {model})", calls
+    return name, calls
+
+
+def _problem(call: dict[str, Any]) -> Exception:
+    """Return the error that a call ended with."""
+    kind: type[Exception] = getattr(errors, call["error"], errors.ModelUnavailable)
+    return kind(call["message"], call["retry_after"]) if kind is ModelRateLimited else kind(call["message"])
 
 
 def _failure(error: BaseException, model: Model) -> dict[str, Any]:

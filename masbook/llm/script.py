@@ -42,6 +42,13 @@ def scripted(*answers: Any, matching: Mapping[str, Any] | None = None, latency: 
         return Script({"": list(answers)}, latency)
     if answers:
         raise InvalidValue("a script gives its answers in order or by `matching`, not both")
+    if not isinstance(matching, Mapping):
+        raise InvalidValue(f"matching={matching!r}: give a dict from regular expressions to answers")
+    for pattern in matching:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise InvalidValue(f"the pattern {pattern!r} is no regular expression: {error}") from None
     return Script(dict(matching), latency)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from pydantic import BaseModel
 from pydantic_ai import models
 from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
-from server import Server, call, cut, hang, raw, say, stall, status
+from pydantic_ai.usage import RequestUsage
+from server import Server, call, completion, cut, hang, raw, say, send, stall, status
 
 from masbook import Agent, FaultPlan, ModelFault, World, simulate
 from masbook.errors import (
@@ -26,6 +29,7 @@ from masbook.errors import (
     UnknownModel,
 )
 from masbook.llm import LLMAgent, find_model, offline, scripted
+from masbook.llm.model import cost
 
 KEY = "sk-verysecretkey1234567890"
 
@@ -64,7 +68,19 @@ class TestNames:
         model = offline("fast")
         assert find_model(model) is model
 
-    @pytest.mark.parametrize("name", ["gpt", "nobody:nothing", "offline:huge", "", " ", 7, "openai"])
+    @pytest.mark.parametrize("name", ["", "offline:huge", "nonsense", "replay:nobody", "openai:x@nowhere"])
+    def test_a_bad_name_in_the_environment_says_where_it_stands(self, name, monkeypatch):
+        monkeypatch.setenv("MASBOOK_MODEL", name)
+        if not name:
+            assert find_model().model_name.startswith("offline:balanced ")
+            return
+        with pytest.raises(InvalidValue, match="MASBOOK_MODEL: "):
+            LLMAgent("agent")
+
+    @pytest.mark.parametrize(
+        "name",
+        ["gpt", "nobody:nothing", "offline:huge", "", " ", 7, "openai", "OFFLINE", "openai:", "openai:@http://a/v1"],
+    )
     def test_an_unknown_name_lists_what_there_is(self, name):
         with pytest.raises(UnknownModel, match=r"offline|balanced"):
             find_model(name)
@@ -75,18 +91,45 @@ class TestNames:
     )
     def test_a_missing_key_says_which_variable_to_set(self, name, variable, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
-        with pytest.raises(MissingKey, match=variable):
+        with pytest.raises(MissingKey, match=rf"{variable}.*'offline' or a recording"):
             find_model(name)
+
+    def test_a_provider_whose_package_is_not_installed_lacks_no_key(self, monkeypatch):
+        def infer(name):
+            raise ImportError("Please install `boto3`")
+
+        monkeypatch.setattr("masbook.llm.model.infer_model", infer)
+        with pytest.raises(ModelUnavailable, match="install `boto3`"):
+            find_model("bedrock:nova")
 
     def test_names_of_pydantic_ai_are_known_with_a_key(self, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         assert find_model("openai:gpt-4o").model_name == "gpt-4o"
 
-    def test_an_address_must_be_one(self):
+    @pytest.mark.parametrize(
+        "address", ["localhost", "", "http://", "http:///v1", "ftp://a", "http://a:123456", "http://a/v1?x=1", 7]
+    )
+    def test_an_address_must_be_one(self, address):
         with pytest.raises(InvalidValue, match="http://127"):
-            find_model("openai:tiny", base_url="localhost")
+            find_model("openai:tiny", base_url=address)
         with pytest.raises(InvalidValue, match="http://127"):
-            find_model("openai:tiny@localhost:8000")
+            find_model(f"openai:tiny@{address}")
+
+    def test_a_key_in_an_address_is_refused_and_not_repeated(self):
+        with pytest.raises(InvalidValue, match="without a key") as caught:
+            find_model("openai:tiny@http://me:correct-horse@127.0.0.1:8000/v1")
+        assert "horse" not in str(caught.value)
+
+    def test_what_would_be_ignored_is_refused(self):
+        with pytest.raises(InvalidValue, match="base_url"):
+            find_model("openai:gpt-4o", api_key=KEY)
+        with pytest.raises(InvalidValue, match="leave base_url out"):
+            find_model("offline", base_url="http://127.0.0.1:8000/v1")
+
+    def test_neither_a_model_nor_an_agent_shows_its_key(self):
+        model = find_model("openai:tiny", base_url="http://127.0.0.1:8000/v1", api_key=KEY)
+        agent = LLMAgent("agent", model=model)
+        assert KEY not in f"{model!r} {vars(model)} {agent!r} {agent.model!r} {vars(agent)}"
 
     def test_bad_options_are_refused_at_once(self):
         for options in ({"timeout": 0}, {"timeout": float("nan")}, {"attempts": 0}, {"limits": 0}, {"hops": 0}):
@@ -109,6 +152,20 @@ class TestOverHttp:
             agent = real.spawn(LLMAgent("a", model=find_model("openai:tiny", base_url=server.address, api_key=KEY)))
             assert real.run(agent.ask("Hi!")) == "Hello."
         assert server.requests[0]["model"] == "tiny" and KEY in server.headers[0]["authorization"]
+
+    def test_a_server_of_ones_own_has_no_known_price_whatever_it_calls_its_model(self, real):
+        def namesake(handler, body):
+            send(handler, completion({"content": "Hello."}).replace("tiny-1", "gpt-4o"))
+
+        with Server(namesake) as server:
+            real.run(real.spawn(LLMAgent("agent", model=f"openai:gpt-4o@{server.address}")).ask("Hi!"))
+        (row,) = real.trace.events("model_called")
+        assert row.facts["outcome"] == "answered" and row.facts["cost"] is None
+
+    def test_the_same_answer_of_openai_has_one(self):
+        answer = ModelResponse([], usage=RequestUsage(input_tokens=1000), model_name="gpt-4o", provider_name="openai")
+        assert cost(replace(answer, provider_url="https://api.openai.com/v1/")) > 0
+        assert cost(replace(answer, provider_url="http://127.0.0.1:8000/v1/")) is None
 
     def test_the_key_of_openai_is_not_sent_to_other_servers(self, real, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -174,6 +231,13 @@ FAULTS = {
     "wrong key": (status(401, f"Incorrect API key provided: {KEY}"), MissingKey, 1),
     "wrong model": (status(404, "no such model"), UnknownModel, 1),
     "too long": (status(400, "too long"), ModelRefused, 1),
+    "too large": (status(413, "too large"), ModelRefused, 1),
+    "conflict": (status(409), ModelUnavailable, 2),
+    "redirect": (status(302, location="http://127.0.0.1:9/v1"), ModelMisbehaved, 2),
+    "error with status 200": (raw('{"error": {"message": "no quota", "code": 429}}'), ModelMisbehaved, 2),
+    "no words": (raw(completion({"content": None})), ModelMisbehaved, None),
+    "refusal": (raw(completion({"content": None, "refusal": "no"})), ModelMisbehaved, None),
+    "endless nesting": (raw("[" * 100_000), ModelMisbehaved, 2),
 }
 
 
@@ -192,7 +256,7 @@ class TestFaultsOverHttp:
         assert type(caught.value) is error
         assert attempts is None or len(server.requests) == attempts
         assert KEY not in str(caught.value) and all(KEY not in str(event) for event in real.trace)
-        assert "answered" not in outcomes(real) or fault == "wrong schema"
+        assert "answered" not in outcomes(real) or attempts is None
 
     @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "wrong schema"])
     def test_ends_a_stream_in_one_typed_error(self, fault, real, monkeypatch):
@@ -259,6 +323,15 @@ class TestFaultsOverHttp:
                 real.run(agent.ask("Hi!"))
         assert caught.value.__cause__ is None and caught.value.__suppress_context__
         assert "[key]" in str(caught.value) and "MASBOOK_API_KEY" in str(caught.value)
+
+    @pytest.mark.parametrize("fault", ["server error", "empty choices"])
+    def test_models_that_fall_back_keep_the_rules(self, fault, real):
+        with Server(FAULTS[fault][0]) as server:
+            models_there = [find_model(f"openai:{name}@{server.address}") for name in ("one", "other")]
+            agent = real.spawn(LLMAgent("agent", model=FallbackModel(*models_there), attempts=1))
+            with pytest.raises(FAULTS[fault][1]):
+                real.run(agent.ask("Hi!"))
+        assert len(server.requests) <= 2  # no attempts but those that the trace has
 
 
 class TestVirtualWorlds:

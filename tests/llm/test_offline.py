@@ -348,8 +348,9 @@ class TestProfiles:
         assert {"instant", "fast", "balanced", "strong"} <= profiles().keys()
         for name in profiles():
             assert offline(name).model_name.startswith(f"offline:{name} ")
-        with pytest.raises(UnknownModel, match="fast, balanced, strong"):
-            offline("huge")
+        for name in ("huge", "", None, 7, []):
+            with pytest.raises(UnknownModel, match="fast, balanced, strong"):
+                offline(name)
 
     def test_the_fast_one_is_cheap_and_the_strong_one_is_right(self):
         fast, strong = profiles()["fast"], profiles()["strong"]

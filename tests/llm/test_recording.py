@@ -8,6 +8,8 @@ from typing import Literal
 
 import pytest
 from pydantic import BaseModel
+from pydantic_ai import models
+from server import Server, call, status
 
 from masbook import FaultPlan, ModelFault, World, simulate
 from masbook.errors import (
@@ -226,6 +228,21 @@ def test_a_recording_of_another_version_is_refused(recorded, path):
         replay(path)
 
 
+@pytest.mark.parametrize("key", ["agent", "request", "answer", "usage", "seconds"])
+@pytest.mark.parametrize("damage", ["gone", "nothing", "wrong"])
+def test_a_call_that_is_damaged_is_noticed_when_the_recording_is_opened(recorded, path, key, damage):
+    whole = json.loads(path.read_text())
+    call = whole["calls"][0]
+    call[key] = {"nothing": None, "wrong": [7]}.get(damage)
+    if damage == "gone":
+        del call[key]
+    path.write_text(json.dumps(whole))
+    if key == "agent" and damage == "nothing":  # who asks outside a world has no name
+        return
+    with pytest.raises(InvalidRecording, match="is damaged"):
+        replay(path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"masbook recording": 1, "model": "m", "calls": [{}]}', "null"])
 def test_a_damaged_recording_is_refused(path, text):
     path.write_text(text)
@@ -245,6 +262,45 @@ def test_names_are_found_in_data_recordings(tmp_path, monkeypatch):
         find_model("replay:walk")
     with pytest.raises(InvalidValue, match="needs a name"):
         find_model("replay:")
+
+
+@pytest.mark.parametrize("name", [None, 7, "", " "])
+def test_a_name_must_be_one(name):
+    with pytest.raises(InvalidValue, match="needs a name"):
+        replay(name)
+
+
+def test_a_dot_in_a_name_is_part_of_it(tmp_path):
+    names = [record("offline", tmp_path / name).path.name for name in ("gpt-4.1", "gpt-4.5", "gpt.json")]
+    assert names == ["gpt-4.1.json", "gpt-4.5.json", "gpt.json"]
+
+
+def test_what_nobody_asked_again_is_listed(recorded, path):
+    model = replay(path)
+    assert simulate(session, model=model, prompts=PROMPTS[:1]).error is None  # a part of a recording is a replay too
+    assert [line.partition(":")[0] for line in model.unused()] == ["ada", "ben"] and PROMPTS[1] in model.unused()[0]
+    with pytest.raises(RecordingMismatch, match=r"nobody has made 2 calls of session\.json"):
+        model.check()
+    simulate(session, model=model)
+    assert model.unused() == []
+    model.check()
+
+
+def test_a_real_model_is_recorded_by_the_wall_clock_and_replayed_in_virtual_time(path, monkeypatch):
+    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
+    answers = [call("final_result", '{"level": "hi'), call("final_result", {"level": "high"})]
+    with Server(status(429, "not with correct-horse-battery", retry_after="0"), *answers) as server:
+        model = find_model("openai:tiny", base_url=server.address, api_key="correct-horse-battery")
+        with World(clock="real") as world:
+            agent = world.spawn(LLMAgent("ada", model=record(model, path), output_type=Risk))
+            first = world.run(agent.ask("The risk is high."))
+    with World() as world:
+        agent = world.spawn(LLMAgent("ada", model=replay(path), output_type=Risk))
+        assert world.run(agent.ask("The risk is high.")) == first == Risk(level="high")
+        rows = [(event.facts["outcome"], event.facts["cost"]) for event in world.trace.events("model_called")]
+        assert rows == [("rate_limited", None), ("answered", None), ("answered", None)]
+    text = path.read_text()
+    assert "horse" not in text and "127.0.0.1" not in text and "[key]" in text
 
 
 def test_the_file_is_complete_after_every_call(path):

@@ -163,6 +163,12 @@ def test_in_order_or_by_matching():
         scripted("one", matching={"a": "b"})
 
 
+@pytest.mark.parametrize("matching", [{"(": "x"}, {7: "x"}, ["a"], "a"])
+def test_patterns_are_checked_at_once(matching):
+    with pytest.raises(InvalidValue, match="regular expression"):
+        scripted(matching=matching)
+
+
 def test_a_shared_script_answers_in_the_order_of_the_calls(world):
     model = scripted("one", "two")
     agents = [world.spawn(LLMAgent(name, model=model)) for name in ("a", "b")]
