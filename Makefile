@@ -40,10 +40,10 @@ format: install ## Mend style where that can be done for you
 	@$(PYTHON) -m ruff format .
 
 notebooks: install ## Run every notebook again, in place
-	@$(PYTHON) tests/notebooks/execute.py $(ARGS)
+	@PYTHONPATH="$(CURDIR)/tests/offline" $(PYTHON) tests/notebooks/execute.py $(ARGS)
 
 bench: install ## Measure against bare queues, SimPy and a heap
-	@$(PYTHON) tests/bench/run.py $(ARGS)
+	@PYTHONPATH="$(CURDIR)/tests/offline" $(PYTHON) tests/bench/run.py $(ARGS)
 
 .PHONY: venv
 venv:

@@ -1,16 +1,14 @@
-"""Real model requests are blocked: a test of a provider's format allows them for its loopback server alone."""
+"""What the tests of models share. Real requests are blocked, as everywhere: see tests/offline/no_network.py."""
 
 from __future__ import annotations
 
 import pytest
-from pydantic_ai import models
 
 from masbook import World
 
 
 @pytest.fixture(autouse=True)
-def no_real_requests(monkeypatch):
-    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", False)
+def no_model_of_the_environment(monkeypatch):
     monkeypatch.delenv("MASBOOK_MODEL", raising=False)
 
 
