@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -14,7 +16,8 @@ from pydantic_ai.messages import ModelResponse, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
 
 from masbook import FaultPlan, ModelFault, World, simulate
-from masbook.llm import LLMAgent, offline, scripted, tool_call
+from masbook.errors import LimitReached
+from masbook.llm import LLMAgent, offline, run_phases, scripted, tool_call
 from masbook.llm.seal import EPOCH, RANDOM_ID
 
 PROGRAM = """
@@ -32,7 +35,7 @@ class Verdict(BaseModel):
 
 
 async def society(world):
-    """Agents that are asked, told, fail, call tools at the same time, and stream."""
+    """Agents that are asked, told, fail, call tools at the same time, stream, converse, and work in phases."""
 
     def look(place: str) -> str:
         return f"nothing at {place}"
@@ -54,6 +57,15 @@ async def society(world):
             await talker.tell(name, "ask", prompt=f"The risk of number {number} is high.")
     async for text in talker.ask_in_parts("Tell me a story in many words."):
         talker.note(text)
+    pair = [world.spawn(LLMAgent(name, model="offline:fast", hops=5)) for name in ("dan", "eve")]
+    async with pair[0] | pair[1] as talk:
+        await talk.say("dan", "How high is the risk?")
+        await asyncio.gather(talk.reply("dan", "Go on."), talk.reply("eve"), return_exceptions=True)
+        with suppress(LimitReached):
+            await talk.rounds(3)
+    async for _ in pair[0].ask_in_parts("One word is enough."):
+        break
+    await run_phases(pair, ["What is the risk?", lambda agent, done: str(done[0].results)])
     await talker.sleep(60)
 
 
