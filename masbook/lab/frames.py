@@ -29,7 +29,7 @@ from .cooperation import team as team
 from .dialogue import transcript as transcript
 from .story import SENT, Interval, Source
 from .tables import DTYPES as DTYPES
-from .tables import IDS, columns_of, table
+from .tables import IDS, columns_from, columns_of, table
 from .thinking import model_calls as model_calls
 
 _ROW = ("time", "kind", "who")
@@ -99,22 +99,16 @@ def deliveries(source: Source) -> pd.DataFrame:
     Ordered by message, then by recipient as first heard of.
     """
     pairs = [(letter.row, copy) for letter in story.tell(source)[0].letters.values() for copy in letter.copies]
-    columns = {name: [row[SENT[name]] for row, _ in pairs] for name in ("message", "type", "sender")}
-    return table(
-        {
-            **columns,
-            "to": [copy.to for _, copy in pairs],
-            "topic": [row[SENT["topic"]] for row, _ in pairs],
-            "sent": [row[0] for row, _ in pairs],
-            "delivered": [copy.delivered for _, copy in pairs],
-            "finished": [copy.finished for _, copy in pairs],
-            "waiting": [copy.delivered - row[0] for row, copy in pairs],
-            "service": [copy.finished - copy.delivered for _, copy in pairs],
-            "latency": [math.nan if math.isnan(copy.delivered) else copy.finished - row[0] for row, copy in pairs],
-            "outcome": [copy.outcome for _, copy in pairs],
-            "reason": [copy.reason for _, copy in pairs],
-        }
-    )
+    sent = columns_of([row for row, _ in pairs], SENT)
+    columns = {"sent": sent["time"], **{name: sent[name] for name in ("message", "type", "sender", "topic")}}
+    told = columns_from([copy for _, copy in pairs], "to delivered finished outcome reason")
+    frame = table({**columns, **told})
+    waiting, service = frame["delivered"] - frame["sent"], frame["finished"] - frame["delivered"]
+    latency = (frame["finished"] - frame["sent"]).where(frame["delivered"].notna())
+    return frame.assign(waiting=waiting, service=service, latency=latency)[_DELIVERY.split()]
+
+
+_DELIVERY = "message type sender to topic sent delivered finished waiting service latency outcome reason"
 
 
 def requests(source: Source) -> pd.DataFrame:
@@ -126,17 +120,12 @@ def requests(source: Source) -> pd.DataFrame:
     error str: what went wrong.
     """
     found = story.tell(source)[0].requests()
-    names = {"message": "message", "sender": "sender", "to": "to", "capability": "topic"}
-    return table(
-        {
-            **{column: [request.row[SENT[name]] for request in found] for column, name in names.items()},
-            "sent": [request.row[0] for request in found],
-            "answered": [request.answered for request in found],
-            "latency": [request.answered - request.row[0] for request in found],
-            "outcome": [request.outcome for request in found],
-            "error": [request.error for request in found],
-        }
-    )
+    sent = columns_of([request.row for request in found], SENT)
+    asked = {"message": "message", "sender": "sender", "to": "to", "capability": "topic", "sent": "time"}
+    columns = {column: sent[name] for column, name in asked.items()}
+    frame = table({**columns, **columns_from(found, "answered outcome error")})
+    frame.insert(6, "latency", frame["answered"] - frame["sent"])
+    return frame
 
 
 def agents(source: Source) -> pd.DataFrame:
@@ -208,16 +197,8 @@ def states(source: Source) -> pd.DataFrame:
     stop); start, end, duration float64. States passed through in no time are left out.
     """
     told, end = story.tell(source)
-    merged = [(who, life) for who, past in told.agents().items() for life in _merged(past.intervals(end))]
-    return table(
-        {
-            "who": [who for who, _ in merged],
-            "state": [life.state for _, life in merged],
-            "start": [life.start for _, life in merged],
-            "end": [life.end for _, life in merged],
-            "duration": [life.end - life.start for _, life in merged],
-        }
-    )
+    lives = [(who, life) for who, past in told.agents().items() for life in _merged(past.intervals(end))]
+    return _spans("state", [(who, life.state, life.start, life.end) for who, life in lives])
 
 
 def health(source: Source) -> pd.DataFrame:
@@ -233,8 +214,13 @@ def health(source: Source) -> pd.DataFrame:
         for (now, start), (_, until) in pairwise([*past, (None, end)])
         if now is not None and until > start
     ]
-    columns = columns_of(spans, ("who", "health", "start", "end"))
-    return table({**columns, "duration": [until - start for *_, start, until in spans]})
+    return _spans("health", spans)
+
+
+def _spans(what: str, rows: list[tuple[str, str, float, float]]) -> pd.DataFrame:
+    """Return who was in which state from when to when, and how long."""
+    columns = columns_of(rows, ("who", what, "start", "end"))
+    return table({**columns, "duration": [end - start for *_, start, end in rows]})
 
 
 def _merged(past: Iterable[Interval]) -> list[Interval]:
