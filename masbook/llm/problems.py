@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
 _KEYS = re.compile(
-    r"\b(?:(?:sk|pk|gsk|xai)[-_]|AIza)[-_A-Za-z0-9*]{6,}|(?i:bearer|basic)\s+(?=\S*\d|\S{16})[-._~+/=A-Za-z0-9]{6,}"
+    r"\b(?:(?:sk|pk|gsk|xai|hf|ghp)[-_]|AIza)[-_A-Za-z0-9*]{6,}"
+    r"|\b(?i:bearer|basic)\s+(?=\S*\d|\S{16})[-._~+/=A-Za-z0-9]{6,}"
+    r"|(?<=://)[^\s/@]+(?=@)"  # name and password in an address
+    r"|(?i:(?<=[?&]key=)|(?<=[?&]api_key=)|(?<=[?&]token=))[^\s&\"']+"
 )
 _KEY_ADVICE = "; mend the key in the provider's environment variable (MASBOOK_API_KEY for a server by its address)"
 _VISIT = re.compile(r"For further information visit \S+")
-_USER = re.compile(r"(?<=://)[^\s/@]+(?=@)")  # of an address, with a password
 _SECRET = re.compile(r"(?i)key|token|secret|password")
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ModelError]], ...] = (
     (exceptions.ModelRateLimitError, ModelRateLimited),
@@ -66,7 +68,7 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 8 and _SECRET.search(name):
             text = text.replace(value, "[key]")
-    return _KEYS.sub("[key]", _USER.sub("[key]", text))
+    return _KEYS.sub("[key]", text)
 
 
 def outcome(problem: Exception) -> str:

@@ -30,6 +30,7 @@ from masbook.errors import (
 )
 from masbook.llm import LLMAgent, find_model, offline, scripted
 from masbook.llm.model import cost
+from masbook.llm.problems import redact
 
 KEY = "sk-verysecretkey1234567890"
 
@@ -332,6 +333,44 @@ class TestFaultsOverHttp:
             with pytest.raises(FAULTS[fault][1]):
                 real.run(agent.ask("Hi!"))
         assert len(server.requests) <= 2  # no attempts but those that the trace has
+
+
+class TestRedact:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "sk-ant-api03-abcdef",
+                "sk_live_abcdef",
+                "AIzaSyD-1234567890",
+                "xai-12345678",
+                "hf_abcdefghij",
+                "ghp_abcdef12",
+            ),
+            *("Authorization: Bearer abcdef123456", "basic dXNlcjpwYXNzd29yZA==", "http://me:hunter22@host/v1"),
+            *("https://host/v1?key=abcdefgh&x=1", "https://host/v1?x=1&api_key=abcdefgh"),
+        ],
+    )
+    def test_what_looks_like_a_key_is_taken_out(self, text):
+        found = redact(f"It says {text} here.")
+        assert "[key]" in found and found.endswith(" here.")
+        assert not any(secret in found for secret in ("abcdef", "SyD", "345678", "dXNl", "hunter"))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a skeleton, skilful and sceptical",
+            "basic knowledge, basic questions",
+            "the bearer instruments",
+            "risk-taking",
+        ],
+    )
+    def test_plain_words_are_left_alone(self, text):
+        assert redact(text) == text
+
+    def test_the_keys_of_the_environment_are_known(self, monkeypatch):
+        monkeypatch.setenv("SOME_API_KEY", "correct-horse")
+        assert redact("It is correct-horse.") == "It is [key]."
 
 
 class TestVirtualWorlds:
