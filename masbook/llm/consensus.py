@@ -222,7 +222,8 @@ class _Debate:
         there = len(self.rounds[-1])
         ended = self._end("none", None, f"only {there} of {len(self.members)} agents are left")
         if not there:
-            raise TaskFailed(f"nobody is left to answer {self.question!r}: {self.absent}")
+            why = "; ".join(f"{who}: {error}" for who, error in self.absent.items())
+            raise TaskFailed(f"nobody is left to answer {self.question!r}: {why}")
         return ended
 
     def _end(self, method: Method, answer: str | None, reason: str, tally: Tally | None = None) -> Consensus:

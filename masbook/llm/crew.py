@@ -78,7 +78,8 @@ async def delegate(
         subtasks = tuple(Subtask(**one.model_dump()) for one in work.subtasks.values())
         pairs = zip(subtasks, outcomes, strict=True)
         results = "\n".join(f"{number}. {_told(*pair)}" for number, pair in enumerate(pairs, 1))
-        prompt = f"The goal was: {goal}\nConsolidate the results of its subtasks into one answer:\n{results}"
+        wanted = "Consolidate the results of its subtasks into one answer:"
+        prompt = f"The goal was: {' '.join(goal.split())}\n{wanted}\n{results}"
         output = await _managed(manager, "put the results together", ask(chair, manager, timeout, prompt=prompt))
         return CrewReport(goal, subtasks, outcomes, tuple(work.notes), output)
 
@@ -172,7 +173,7 @@ class _Work:
             there = [other for other, one in self.crew.items() if one.responsive]
             if name in there or not there:
                 self._record("task_started", number, name, attempt=1)
-                known = [f"- {_told(self.subtasks[n], self.ended[n].result())}" for n in subtask.after]
+                known = [_told(self.subtasks[n], self.ended[n].result()) for n in subtask.after]
                 prompt = "\n".join([subtask.title, *(["", "What is known so far:"] if known else []), *known])
                 return await outcome_of(self.crew[name], ask(self.chair, self.crew[name], self.timeout, prompt=prompt))
         other = min(there, key=self.given.__getitem__)

@@ -195,7 +195,7 @@ class TestWhoFails:
 
     def test_nobody_left_is_an_error_that_says_why(self, world):
         team = group(world, *(scripted(ModelUnavailable("no line")) for _ in "ab"))
-        with pytest.raises(TaskFailed, match="'a': 'ModelUnavailable: no line'"):
+        with pytest.raises(TaskFailed, match="a: ModelUnavailable: no line; b: Model"):
             world.run(reach_consensus(team, "Which?"))
         assert frames.conflicts(world)["outcome"].tolist() == ["unresolved"]
 

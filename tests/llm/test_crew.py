@@ -134,11 +134,11 @@ class TestOrder:
         subtasks = plan("One.", {"title": "Two.", "after": [1]}, {"title": "Three.", "after": [2, 1]})
         manager, workers = crew(world, subtasks, "All.", done=note)
         world.run(delegate(manager, workers, "Three."))
-        known = "- One (ann): done 1"
+        known = "One (ann): done 1"
         assert prompts == [
             "One.",
             f"Two.\n\nWhat is known so far:\n{known}",
-            f"Three.\n\nWhat is known so far:\n- Two (bob): done 2\n{known}",
+            f"Three.\n\nWhat is known so far:\nTwo (bob): done 2\n{known}",
         ]
 
     @pytest.mark.parametrize("after", [[2], [1, 1, 2], [5], [0], [-1]])
