@@ -47,14 +47,14 @@ class Mailbox:
             self.usual.append(message)
 
     def take(self) -> Message | None:
-        """Remove and return the next message, or None; let in who waits once the mailbox is half empty."""
-        if self._line and len(self.usual) + len(self._heap) <= self.capacity // 2:
-            self._admit()
+        """Remove and return the next message, or None; who is first in line gets its place."""
+        message = None
         if self._heap and (self._heap[0][0] < 0 or not self.usual):
             message = heapq.heappop(self._heap)[2]
-            self._measure()
-            return message
-        return self.usual.popleft() if self.usual else None
+        elif self.usual:
+            message = self.usual.popleft()
+        self._admit()
+        return message
 
     def wait_in_line(self, message: Message, room: asyncio.Future[None] | None) -> None:
         """Let a message wait until there is room; `room` is resolved then."""
@@ -84,7 +84,7 @@ class Mailbox:
         self._heap = [entry for entry in self._heap if (entry[2].id, entry[2].sender) != key]
         heapq.heapify(self._heap)
         self._line = deque(entry for entry in self._line if (entry[0].id, entry[0].sender) != key)
-        self._measure()
+        self._admit()
         return [message for message in waiting if (message.id, message.sender) == key]
 
     def empty(self, error: Exception) -> list[Message]:
@@ -101,6 +101,7 @@ class Mailbox:
         return left
 
     def _admit(self) -> None:
+        """Let in who waits in line, as far as there is room."""
         while self._line and len(self.usual) + len(self._heap) < self.capacity:
             message, room = self._line.popleft()
             self.put(message)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from society import Recorder, Slowpoke, missing
 
 from masbook import Agent, World, capability, simulate
-from masbook.errors import AgentOffline, InvalidValue, MailboxFull, Stuck, Undeliverable
+from masbook.errors import AgentOffline, InvalidValue, MailboxFull, RequestTimeout, Stuck, Undeliverable
 
 
 class Worker(Slowpoke):
@@ -184,6 +184,38 @@ class TestBounds:
         assert free.times == pytest.approx([0.0, 0.1, 0.2])
         assert world.trace.count("blocked", "sender") > 0
         assert world.trace.count("dead") == 0
+
+    @pytest.mark.parametrize("capacity", [1, 2, 3, 10])
+    def test_nobody_waits_while_there_is_room(self, world, capacity):
+        """The receiver works on its first message for long: what it holds and what has room is sent at once."""
+        world.spawn(Slowpoke("slow", 100.0, capacity=capacity))
+        sender, sent = world.spawn(Agent("sender")), []
+
+        async def send(number):
+            await sender.tell("slow", str(number), priority=number % 3)
+            sent.append(world.now)
+
+        async def scenario():
+            await asyncio.gather(*[send(number) for number in range(capacity + 3)])
+
+        world.run(scenario())
+        assert sent == [0.0] * (capacity + 1) + [100.0, 200.0]
+
+    def test_who_withdraws_a_message_makes_room(self, world):
+        world.spawn(Worker("slow", 100.0, capacity=1))
+        sender, other = world.spawn(Agent("sender")), world.spawn(Agent("other"))
+
+        async def scenario():
+            await sender.tell("slow", "in hand")
+            await sender.sleep(0.1)
+            asked = asyncio.ensure_future(sender.request("slow", "work", timeout=5.0, on_timeout="cancel"))
+            await sender.sleep(0.1)
+            await other.tell("slow", "next")
+            with pytest.raises(RequestTimeout):
+                await asked
+            return world.now
+
+        assert world.run(scenario()) == pytest.approx(5.1)
 
     def test_a_blocked_sender_is_named_by_a_stuck_world(self, world):
         class Stone(Agent):
