@@ -39,7 +39,8 @@ class ThinkingMember(Member, LLMAgent):
         **options: Any,
     ) -> None:
         """Give it its place; `options` are those of Member and of LLMAgent, `toolsets` come after the hierarchy's."""
-        super().__init__(name, role, skills, toolsets=[hierarchy_tools(), *toolsets], **options)
+        own = isinstance(toolsets, list | tuple)
+        super().__init__(name, role, skills, toolsets=[hierarchy_tools(), *toolsets] if own else toolsets, **options)
 
     async def work(self, task: TeamTask) -> Any:
         """Return what the model makes of the task; ModelError and LimitReached if it fails."""

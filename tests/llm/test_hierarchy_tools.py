@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from pydantic import BaseModel
@@ -13,7 +14,7 @@ from masbook import Agent, FaultPlan, ModelFault, simulate
 from masbook.coordination import Member, TaskBoard, TeamTask
 from masbook.errors import InvalidValue, Refused
 from masbook.lab import frames
-from masbook.llm import LLMAgent, ThinkingMember, scripted, tool_call
+from masbook.llm import LLMAgent, ThinkingMember, record, replay, scripted, tool_call
 from masbook.llm.toolset import hierarchy_tools
 from masbook.runtime.faults import Crash
 
@@ -200,6 +201,29 @@ class TestTheTools:
         agent = world.spawn(LLMAgent("loner", model="offline:instant", toolsets=[hierarchy_tools()]))
         with pytest.raises(InvalidValue, match="LLMAgent\\('loner'\\) is in no team"):
             world.run(agent.ask("Escalate this."))
+
+    def test_who_is_alone_is_told_so(self, world):
+        _, [(_, told)] = tried(world, tool_call("delegate", title="x"), only=["tess"])
+        assert "nobody else can do what takes work; nobody has a skill, or you are alone" in told
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"toolsets": None},
+            {"toolsets": "all"},
+            {"instructions": 3},
+            {"limits": 0},
+            {"role": "king"},
+            {"skills": {"x": 9}},
+        ],
+    )
+    def test_bad_input_is_refused_at_once(self, options):
+        with pytest.raises(InvalidValue):
+            ThinkingMember("ada", **options)
+
+    def test_a_place_that_is_none_is_refused(self, world):
+        with pytest.raises(InvalidValue, match="no task board called 'board'"):
+            world.spawn(ThinkingMember("ada"))
 
     def test_a_member_of_another_make_can_have_them(self, world):
         class Mine(Member, LLMAgent):
@@ -523,6 +547,27 @@ class TestOffline:
         )
         run = simulate(day, seed=seed, schedule="shuffled", faults=faults)
         assert run.error is None and not violations(run.trace)
+
+    def test_messages_that_are_lost_or_come_twice_lose_no_task(self):
+        async def day(world):
+            late = [replace(task, timeout=60.0) for task in TASKS]
+            return await submit_all(staff(world, "offline:fast", patience=5.0), *late)
+
+        for seed in range(5):
+            run = simulate(day, seed=seed, schedule="shuffled", faults=FaultPlan(drop=0.1, duplicate=0.1, delay=0.5))
+            assert run.error is None and not violations(run.trace)
+
+    def test_a_day_can_be_recorded_and_replayed(self, tmp_path):
+        path = str(tmp_path / "day.json")
+
+        async def day(world, model):
+            return [task.result for task in await submit_all(staff(world, model), *TASKS)]
+
+        recorder = record("offline:balanced", path)
+        first = simulate(partial(day, model=recorder), seed=3)
+        again = simulate(partial(day, model=replay(path)), seed=3)
+        assert first.result == again.result and handed(first.trace) == handed(again.trace)
+        assert first.time == pytest.approx(again.time)
 
     def test_thinking_and_plain_members_work_side_by_side(self, world):
         world.spawn(TaskBoard())

@@ -133,5 +133,6 @@ def _able(member: Member, requires: Skills, assignee: str | None = None) -> list
         raise InvalidValue(f"{whom}: there is {' or '.join(able) or 'nobody else'}")
     if not able:
         known = sorted({f"{skill} {level}" for one in _others(member) for skill, level in one.levels.items()})
-        raise InvalidValue(f"nobody else can do {what}; there is {', '.join(known)}: do what you can, or escalate it")
+        here = f"there is {', '.join(known)}" if known else "nobody has a skill, or you are alone"
+        raise InvalidValue(f"nobody else can do {what}; {here}: do what you can, or escalate it")
     return able if assignee is None else [assignee]
