@@ -15,12 +15,10 @@ from contextlib import aclosing, contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic_ai import Agent as Thinker
-from pydantic_ai import ToolOutput
 from pydantic_ai.exceptions import UsageLimitExceeded
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, UserPromptPart
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
@@ -46,14 +44,7 @@ if TYPE_CHECKING:
 CALLS = 50  # of the model, for a task or conversation, unless `limits` says otherwise
 REMEMBERED = 1000  # conversations; the oldest are forgotten
 RETRIES = 3  # how often the model may mend an output that does not fit
-OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools, where they are not given
 Keep = Callable[[Any], None]
-
-
-class Said(NamedTuple):
-    """One turn of a conversation, as text."""
-
-    content: str
 
 
 class LLMAgent(Talker):
@@ -89,7 +80,7 @@ class LLMAgent(Talker):
         as `limits` is a number of calls; `settings` are pydantic-ai's, such as the temperature. UnknownModel,
         MissingKey, and InvalidValue for an output type without a schema.
         """
-        super().__init__(name, **options)
+        super().__init__(name, output_type, **options)
         if not isinstance(instructions, str):
             raise InvalidValue(f"the instructions of {name} are {instructions!r}: give text")
         for what, values in (("tools", tools), ("toolsets", toolsets)):
@@ -101,12 +92,8 @@ class LLMAgent(Talker):
         self.limits = limits
         self.hops = require.whole("hops", hops)
         self.model = ObservedModel(find_model(model), self, timeout=timeout, attempts=attempts)
-        self.output_type, self.settings = output_type, settings
-        types = output_type if isinstance(output_type, list | tuple) else [output_type]
-        self._outputs = (OUTPUT, *(type.name for type in types if isinstance(type, ToolOutput) and type.name))
+        self.settings = settings
         vars(self)["offers"] = {**type(self).offers, "ask": _promising(type(self).offers["ask"], output_type)}
-        self.conversations: dict[str, list[ModelMessage]] = {}
-        self.messages: list[ModelMessage] = []  # of the latest conversation
         try:
             self._thinker: Thinker[LLMAgent, Any] = Thinker(
                 None,
@@ -169,38 +156,6 @@ class LLMAgent(Talker):
         """Close the connections of the model; a subclass with an `on_stop` of its own calls this one too."""
         await self.model.close()
 
-    def remember(self, text: str, conversation: str) -> None:
-        """Add to a conversation what the agent has heard there, without an answer."""
-        require.text("what is remembered", text)
-        require.text("the conversation", conversation)
-        said = stamp([ModelRequest([UserPromptPart(text)])], self.world.now)
-        self.messages = self.conversations.setdefault(conversation, [])
-        self.messages.extend(said)
-
-    def forget(self, conversation: str) -> None:
-        """Forget a conversation."""
-        self.conversations.pop(conversation, None)
-
-    @property
-    def user(self) -> list[Said]:
-        """What the agent has heard in the latest conversation."""
-        parts = [part for message in self.messages for part in message.parts if isinstance(part, UserPromptPart)]
-        return [Said(part.content if isinstance(part.content, str) else str(part.content)) for part in parts]
-
-    @property
-    def assistant(self) -> list[Said]:
-        """What the agent has answered in the latest conversation; an output that is not text as JSON."""
-        return self._answers(self.messages)
-
-    def _answers(self, messages: list[ModelMessage]) -> list[Said]:
-        return [
-            Said(part.content if part.part_kind == "text" else part.args_as_json_str())
-            for message in messages
-            if isinstance(message, ModelResponse)
-            for part in message.parts
-            if part.part_kind == "text" or (part.part_kind == "tool-call" and part.tool_name.startswith(self._outputs))
-        ]
-
     async def _think(self, prompt: str | None, conversation: str | None, budget: Budget, form: Any = None) -> Any:
         """Run the pydantic-ai agent once, for a `form` if given; its messages become those of the conversation."""
         with self._exchange(conversation, budget) as (options, keep):
@@ -247,11 +202,8 @@ class LLMAgent(Talker):
 
         def keep(result: Any) -> None:
             self.messages = [] if conversation is None else self.conversations.setdefault(conversation, [])
-            messages = stamp(result.new_messages(), self.now)
-            self.messages.extend(messages)
-            facts.update(
-                outcome="completed", output=next((said.content for said in self._answers(messages)[::-1]), None)
-            )
+            self.messages.extend(stamp(result.new_messages(), self.now))
+            facts.update(outcome="completed", output=self.assistant[-1].content if self.assistant else None)
             while len(self.conversations) > REMEMBERED:
                 del self.conversations[next(iter(self.conversations))]
 

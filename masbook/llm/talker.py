@@ -1,4 +1,4 @@
-"""The half of an `LLMAgent` that takes part in conversations; the other half thinks.
+"""The half of an `LLMAgent` that hears, speaks and remembers; the other half thinks.
 
 `LLMAgent` inherits it, `Conversation` calls it. What it hears over the bus becomes what a user has said.
 """
@@ -8,34 +8,43 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai import ToolOutput
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 
 from ..errors import AgentOffline, InvalidValue
+from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
 from ..runtime.message import MessageType
 from ..runtime.worker import current_worker
 from .budget import Budget, Ledger
+from .seal import stamp
 
 if TYPE_CHECKING:
     from .conversation import Conversation
 
+OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools, where they are not given
 around: ContextVar[tuple[Conversation, ...]] = ContextVar("the conversations around the code that runs", default=())
 
 
+class Said(NamedTuple):
+    """One turn of a conversation, as text."""
+
+    content: str
+
+
 class Talker(Agent):
-    """Who takes part in conversations."""
+    """Who takes part in conversations; it remembers them also when it restarts."""
 
-    conversations: dict[str, list[ModelMessage]]
-    messages: list[ModelMessage]
-    output_type: Any
-
-    def __init__(self, name: str, **options: Any) -> None:
+    def __init__(self, name: str, output_type: Any, **options: Any) -> None:
         """Take part in no conversation yet."""
         super().__init__(name, **options)
+        self.output_type = output_type
         self.talks: dict[str, Conversation] = {}  # those that are open, by name
+        self.conversations: dict[str, list[ModelMessage]] = {}
+        self.messages: list[ModelMessage] = []  # of the latest conversation
 
     def __or__(self, other: Talker | Conversation) -> Conversation:
         """Return a conversation of two, to be opened with `async with`."""
@@ -90,6 +99,37 @@ class Talker(Agent):
         finally:
             self._forget_over(talk)
 
+    def remember(self, text: str, conversation: str) -> None:
+        """Add to a conversation what the agent has heard there, without an answer."""
+        require.text("what is remembered", text)
+        require.text("the conversation", conversation)
+        said = stamp([ModelRequest([UserPromptPart(text)])], self.now)
+        self.messages = self.conversations.setdefault(conversation, [])
+        self.messages.extend(said)
+
+    def forget(self, conversation: str) -> None:
+        """Forget a conversation."""
+        self.conversations.pop(conversation, None)
+
+    @property
+    def user(self) -> list[Said]:
+        """What the agent has heard in the latest conversation."""
+        parts = [part for message in self.messages for part in message.parts if isinstance(part, UserPromptPart)]
+        return [Said(part.content if isinstance(part.content, str) else str(part.content)) for part in parts]
+
+    @property
+    def assistant(self) -> list[Said]:
+        """What the agent has answered in the latest conversation; an output that is not text as JSON."""
+        types = self.output_type if isinstance(self.output_type, list | tuple) else [self.output_type]
+        named = [type.name for type in types if isinstance(type, ToolOutput)]
+        answers = []
+        for part in [part for message in self.messages for part in message.parts]:
+            if isinstance(part, TextPart):
+                answers.append(Said(part.content))
+            elif isinstance(part, ToolCallPart) and (part.tool_name in named or part.tool_name.startswith(OUTPUT)):
+                answers.append(Said(part.args_as_json_str()))
+        return answers
+
     def check_online(self, what: str) -> None:
         """Raise AgentOffline, with the reason, if the agent is not there to do something."""
         if not self.online:
@@ -127,14 +167,6 @@ class Talker(Agent):
             return next(iter(self.talks.values()))
         where = f"in {', '.join(self.talks)}: write talk.say(...)" if self.talks else "in no conversation that is open"
         raise InvalidValue(f"{self.name} is {where}; open one with `async with {self.name} | other as talk`")
-
-    def remember(self, text: str, conversation: str) -> None:
-        """Add to a conversation what the agent has heard there."""
-        raise NotImplementedError
-
-    def forget(self, conversation: str) -> None:
-        """Forget a conversation."""
-        raise NotImplementedError
 
     async def _think(self, prompt: str | None, conversation: str | None, budget: Budget, form: Any = None) -> Any:
         raise NotImplementedError
