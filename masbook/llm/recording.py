@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,14 +87,9 @@ class Recorder(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Return the answer of the wrapped model, and write it down; an error too."""
-        asked, began = notation.request(messages, model_settings, model_request_parameters), _now()
-        try:
-            response = await self.wrapped.request(messages, model_settings, model_request_parameters)
-        except BaseException as error:
-            self._write(asked, began, _failure(error, self.wrapped))
-            raise
-        self._write(asked, began, notation.answer(response, cost(response)))
-        return response
+        with self._writing(messages, model_settings, model_request_parameters) as found:
+            found.append(await self.wrapped.request(messages, model_settings, model_request_parameters))
+        return found[0]
 
     @asynccontextmanager
     async def request_stream(
@@ -105,17 +100,29 @@ class Recorder(WrapperModel):
         run_context: Any = None,
     ) -> AsyncIterator[StreamedResponse]:
         """Pass the stream on, and write down what it brought."""
-        asked, began = notation.request(messages, model_settings, model_request_parameters), _now()
+        asked = messages, model_settings, model_request_parameters
+        with self._writing(*asked) as found:
+            async with self.wrapped.request_stream(*asked, run_context) as stream:
+                try:
+                    yield stream
+                finally:
+                    found.append(stream.get())
+
+    @contextmanager
+    def _writing(
+        self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
+    ) -> Iterator[list[ModelResponse]]:
+        """Write down the response that is put into the list, or what went wrong instead."""
+        asked, began, found = notation.request(messages, settings, parameters), _now(), list[ModelResponse]()
         try:
-            async with self.wrapped.request_stream(
-                messages, model_settings, model_request_parameters, run_context
-            ) as stream:
-                yield stream
-                response = stream.get()
+            yield found
+        except GeneratorExit:  # who listened has left: what came until then was the answer
+            self._write(asked, began, notation.answer(found[0], cost(found[0])))
+            raise
         except BaseException as error:
             self._write(asked, began, _failure(error, self.wrapped))
             raise
-        self._write(asked, began, notation.answer(response, cost(response)))
+        self._write(asked, began, notation.answer(found[0], cost(found[0])))
 
     def _write(self, asked: dict[str, Any], began: float, answered: dict[str, Any]) -> None:
         """Add a call to the file, which is complete after each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from typing import Literal
 
 import pytest
@@ -211,6 +212,19 @@ def test_streams_are_recorded_and_replayed(path):
     first = simulate(scenario, model=record(scripted("one two three", latency=1.0), path))
     second = simulate(scenario, model=replay(path))
     assert first.result == second.result and len(first.result) > 1
+
+
+def test_a_stream_that_is_left_is_replayed_as_far_as_it_was_heard(path):
+    async def scenario(world, model):
+        agent = world.spawn(LLMAgent("agent", model=model))
+        async with aclosing(agent.ask_in_parts("Say three words.")) as parts:
+            first = await anext(parts)
+        return first, await agent.ask("And then?")
+
+    first = simulate(scenario, model=record(scripted("one two three", "four", latency=1.0), path))
+    second = simulate(scenario, model=replay(path))
+    assert first.result == second.result == ("one ", "four") and second.error is None
+    assert first.time == second.time
 
 
 def test_a_key_in_a_prompt_is_not_written_and_does_not_prevent_the_replay(path, monkeypatch):
