@@ -8,8 +8,8 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ from .tables import table
 if TYPE_CHECKING:
     from ..llm.conversation import Conversation
 
-COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.BLACK)
+COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY)  # on white and on black
 _TURNS = ("take_turn", "take_turn_in_parts")
 _LOST = ("failed", "cancelled", "dropped", "dead")
 _COLUMNS = {"talk": "str", "number": "Int64", "time": "float64", "speaker": "str", "text": "str"}
@@ -35,14 +35,16 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
     missing for a reply that failed; time float64; speaker, text str; heard int64, how many of the others heard it;
     missed str, the names of those who did not; error str, why a reply failed.
     """
-    talk, source = (None, source) if isinstance(source, Source) else (source.name, source.participants[0].world)
+    talk, given = None, cast("Any", source)
+    if hasattr(given, "participants"):
+        talk, source = given.name, given.participants[0].world
     said: dict[tuple[str, int], dict[str, Any]] = {}
     told, _ = story.tell(source)
     for letter in told.letters.values():
         content = letter.row[SENT["content"]]
         if letter.row[SENT["topic"]] != "hear" or letter.row[SENT["type"]] not in ("request", "tell"):
             continue
-        if "talk" not in content or talk not in (None, content["talk"]):
+        if not _said(content) or talk not in (None, content["talk"]):
             continue
         line = said.setdefault((content["talk"], content.get("number", 0)), _line(letter.row))
         for copy in letter.copies:
@@ -59,6 +61,12 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
     lines = sorted(said.values(), key=lambda line: line["time"])
     columns = {name: [line[name] for line in lines] for name in _COLUMNS}
     return table({**columns, "missed": [", ".join(names) or None for names in columns["missed"]]}, _COLUMNS)
+
+
+def _said(content: Mapping[str, Any]) -> bool:
+    """Return whether it is what `Talker.hear` takes: agents of one's own may hear other things."""
+    number = content.get("number", 0)
+    return isinstance(content.get("talk"), str) and isinstance(content.get("text"), str) and isinstance(number, int)
 
 
 def _line(row: story.Row, failed: story.Letter | None = None) -> dict[str, Any]:
@@ -94,7 +102,7 @@ class Transcript:
             f'<div style="margin:4px 0;padding:2px 8px;border-left:4px solid {colours[name]}">'
             f'<b style="color:{colours[name]}">{html.escape(name)}</b> '
             f'<small style="color:{style.GREY}">{time:.2f} s</small>'
-            f"<br>{html.escape(text)}<i>{html.escape(remark)}</i></div>"
+            f'<div style="white-space:pre-wrap">{html.escape(text)}<i>{html.escape(remark)}</i></div></div>'
             for time, name, text, remark in self._lines()
         ]
         return "".join(rows) or "<i>Nothing was said.</i>"

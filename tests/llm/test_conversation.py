@@ -479,7 +479,9 @@ def test_transcripts_are_typed_and_readable_and_escaped(world):
     page = Transcript(talk)
     assert "<script" not in page.html() + page.markdown()
     assert "<eve>" not in page.html() + page.markdown()
-    assert page._repr_html_().count("<div") == 2
+    assert page._repr_html_().count("border-left") == 2
+    assert '<div style="white-space:pre-wrap">&lt;script' in page.html()  # a line of its own stays one
+    assert "\n# Title" in page.html()
     assert "\\*hi\\*" in page.markdown()
     assert "\n# Title" not in page.markdown()
     assert repr(page).endswith("0.00 s ann: I see.")
@@ -497,3 +499,13 @@ def test_the_offline_expert_sees_who_it_is_and_what_was_said(world):
             return await bob.reply()
 
     assert world.run(meet()) == "You are a bob. 0 Hi."
+
+
+def test_what_others_call_hearing_is_no_transcript(world):
+    anna, _ = world.spawn(Agent("anna")), world.spawn(Agent("bert"))
+    for content in ({"talk": ["x"], "text": "a"}, {"text": "no talk"}, {"talk": "t", "text": 5}, {"talk": "t"}):
+        world.run(anna.tell("bert", "hear", content))
+    world.run(anna.tell("bert", "hear", {"talk": "t", "text": "a", "number": "first"}))
+    assert frames.transcript(world).empty
+    with pytest.raises(InvalidValue, match="give a Run, a World or a Trace"):
+        Transcript("t")
