@@ -13,9 +13,9 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-from .forms import Schema, fill, likeness, points, sentences, summary, words
-from .labels import unlabelled
+from .forms import Schema, fill
 from .reading import aspects, read
+from .texts import likeness, points, sentences, summary, unlabelled, words
 
 _USE = re.compile(r"(?i)\buse (?:it|this|this tool) (?:when|if|for) ([^.!?]+)")
 _IF = re.compile(r"(?i)\b(?:if|when)\b")
@@ -129,7 +129,7 @@ def speak(question: Question) -> str:
     if question.results:
         return "; ".join(f"{name}: {result}" for name, result, _ in question.results)
     if re.search(r"(?i)\b(?:combine|consolidate|merge|put together)\b", question.prompt):
-        return " ".join(points(question.prompt))
+        return "; ".join(point.rstrip(".") for point in points(question.prompt)) + "."
     return summary(question.prompt) or "There is nothing to answer."
 
 

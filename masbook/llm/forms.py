@@ -11,20 +11,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import inf, nextafter
 from random import Random
 from typing import Any
 
-from .labels import labelled, pairs, unlabelled
 from .patterns import matching
 from .positions import alternatives, positions, stance, verdict, without_positions
 from .reading import facts
+from .texts import COMMON, labelled, likeness, pairs, points, summary, words
 
 Schema = Mapping[str, Any]
 DEEPEST = 3  # objects inside each other, where a schema contains itself
-_WORD = re.compile(r"[a-z0-9]+")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w-])")
 _QUOTED = re.compile(r"""(?<!\w)(?:"([^"\n]+)"|'([^'\n]+)'(?!\w))""")
 _FREE = {"type", "title", "description", "default", "items", "additionalProperties"}  # all that a plain field may have
@@ -34,11 +31,6 @@ _IDENTIFIER = re.compile(
     r"(?:\w+_)?(?:to|from|key|name|agent|topic|id|role|skill|recipient|receiver|sender|member|task|city|country|place|"
     r"person|customer|product|order|ticket|channel|path|file|capability|symbol)"
 )
-_COMMON = re.compile(
-    r"(?:a|an|and|are|as|at|be|by|for|from|has|have|i|in|is|it|me|my|of|on|or|our|please|that|the|their|them|this|to|us|"
-    r"was|we|what|which|who|will|with|you|your)"
-)
-_ITEM = re.compile(r"(?m)^ *(?:[-*]|\d+[.)]) +(.+)$")  # of a list
 _ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of examples
 _ORDER = re.compile(r"(?i)(?:please )?(?:send|tell|broadcast|write|say|announce|post)\b[^.!?:\n]*: +([^\s'\"].*)")
 _FORMATS = {
@@ -270,8 +262,8 @@ class Form:
             return ""
         spoken = "(?:recipient|receiver|to)" if name in ("recipient", "receiver") else re.escape(name.split("_")[0])
         called: list[str] = re.findall(rf"(?i)\b{spoken} ([\w-]+)", self.text)
-        called = [word for word in called if not _COMMON.fullmatch(word.lower())]
-        found = called or [word for word in _PROPER.findall(self.text) if not _COMMON.fullmatch(word.lower())]
+        called = [word for word in called if not COMMON.fullmatch(word.lower())]
+        found = called or [word for word in _PROPER.findall(self.text) if not COMMON.fullmatch(word.lower())]
         word = next((word for word in found if _CODE.fullmatch(word)), found[0]) if found else ""
         self._used |= {quoted.start() for quoted in _QUOTED.finditer(self.text) if word in quoted.groups()}
         return word
@@ -289,35 +281,6 @@ def choose(options: list[Any], text: str, leaning: str = "") -> Any:
 
 def _count(option: Any, text: str) -> int:
     return len(re.findall(rf"(?i)\b{re.escape(str(option).replace('_', ' '))}\b", text.replace("_", " ")))
-
-
-def points(text: str) -> list[str]:
-    """Return the items of the list in a text, or its sentences where there is none, without headings."""
-    listed = [match[1].strip() for match in _ITEM.finditer(text)]
-    return listed or [sentence for sentence in sentences(text) if not sentence.endswith(":")]
-
-
-def sentences(text: str) -> list[str]:
-    """Return the sentences and lines of a text."""
-    return [sentence.strip() for sentence in _SENTENCE.split(text) if sentence.strip()]
-
-
-def summary(text: str, length: int = 2) -> str:
-    """Return the sentences with the most words that count, in their order."""
-    found = sentences(labelled("description", text) or labelled("title", text) or unlabelled(text))
-    best = sorted(found, key=lambda sentence: -len(words(sentence)))[:length]
-    return " ".join(sentence for sentence in found if sentence in best)
-
-
-@lru_cache(maxsize=4096)
-def words(text: str) -> frozenset[str]:
-    """Return the words of a text that count, in lower case and without a plural's s."""
-    return frozenset(word.rstrip("s") for word in _WORD.findall(text.lower()) if not _COMMON.fullmatch(word))
-
-
-def likeness(text: str, other: str) -> int:
-    """Return how many words that count two texts share."""
-    return len(words(text) & words(other))
 
 
 def _said(schema: Schema) -> str:

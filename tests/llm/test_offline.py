@@ -38,8 +38,9 @@ from masbook import simulate
 from masbook.errors import UnknownModel
 from masbook.llm import LLMAgent, offline
 from masbook.llm.expert import Answer, Question
-from masbook.llm.forms import fill, points
+from masbook.llm.forms import fill
 from masbook.llm.offline_model import Profile, profiles
+from masbook.llm.texts import points
 
 
 class Colour(Enum):
@@ -493,5 +494,5 @@ class TestDiscussions:
         agent = world.spawn(LLMAgent("agent", model="offline:instant"))
         assert (
             world.run(agent.ask("Consolidate these into one answer:\n1. two bees\n2. a cat\n3. rain"))
-            == "two bees a cat rain"
+            == "two bees; a cat; rain."
         )

@@ -16,7 +16,7 @@ from pydantic_ai.toolsets import FunctionToolset
 
 from ...coordination.hierarchy import Member, TaskBoard, TeamTask
 from ...errors import InvalidValue
-from ..forms import words
+from ..texts import words
 
 Grade = Annotated[int, Field(ge=1, le=5)]
 Skills = dict[str, int] | list[str] | None
