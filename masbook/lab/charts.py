@@ -9,8 +9,7 @@ figure says so. A chart of your own is a function that draws on what `style.draw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -49,7 +48,7 @@ __all__ = [
     "trend",
 ]
 
-_MARK: dict[str, Any] = {"ls": "none", "markersize": 8}
+_MARK: dict[str, Any] = {"ls": "none", "markersize": 8, "clip_on": False}
 _STILL = {**_MARK, "color": style.ORANGE, "marker": ">", "markeredgecolor": style.BLACK}
 _CRASH = {**_MARK, "color": style.BLACK, "marker": "X", "markeredgecolor": "white"}
 
@@ -59,16 +58,12 @@ def timeline(source: Source) -> Figure:
     states = frames.states(source)
     if states.empty:
         return style.blank("Agent states over time", "nobody was spawned, or no virtual time has passed")
-    names = list(dict.fromkeys(states["who"]))
-    with _bands("Agent states over time", states, "state", style.STATES) as (chart, axes, size):
-        for row, (_, own) in enumerate(states.groupby("who", sort=False)):
-            busy = own.loc[own["state"] == "busy", "duration"].sum() / own["duration"].sum()
-            style.note_row(axes, row, f"{busy:.0%} busy", size)
-        crashes = states[states["state"] == "error"]
-        axes.plot(crashes["start"], [names.index(who) for who in crashes["who"]], **_CRASH)
-        crash = [] if crashes.empty else [Line2D([], [], label="crash", **_CRASH)]
-        style.key(axes, [*style.swatches(style.STATES, list(states["state"])), *crash])
-    return chart
+    busy = states["duration"].where(states["state"] == "busy", 0.0).groupby(states["who"], sort=False).sum()
+    shares = busy / states.groupby("who", sort=False)["duration"].sum()
+    crashes = states[states["state"] == "error"]
+    marks = [("crash", crashes["who"], crashes["start"], {**_CRASH, "clip_on": True})]
+    notes = [f"{share:.0%} busy" for share in shares]
+    return _bands("Agent states over time", states, "state", style.STATES, marks, notes)
 
 
 def health(source: Source) -> Figure:
@@ -76,9 +71,7 @@ def health(source: Source) -> Figure:
     spans = frames.health(source)
     if spans.empty:
         return style.blank("Health of agents", "nobody was registered, or no virtual time has passed")
-    with _bands("Health of agents, as far as the registry knows", spans, "health", style.HEALTH) as (chart, axes, _):
-        style.key(axes, style.swatches(style.HEALTH, list(spans["health"])))
-    return chart
+    return _bands("Health of agents, as far as the registry knows", spans, "health", style.HEALTH)
 
 
 def holds(source: Source) -> Figure:
@@ -86,34 +79,38 @@ def holds(source: Source) -> Figure:
     found, (_, end) = frames.holds(source), read(source)
     several = found["resource"].nunique() > 1
     names = found["who"] + (" · " + found["resource"].str.partition(":")[2] if several else "")
-    until = found["start"].fillna(found["end"]).fillna(end)
-    waiting = pd.DataFrame({"who": names, "state": "waiting", "start": found["asked"], "end": until})
-    holding = pd.DataFrame({"who": names, "state": "holding", "start": found["start"], "end": found["end"].fillna(end)})
+    over = found["end"].fillna(end)
+    granted = found["start"].fillna(over)
+    waiting = pd.DataFrame({"who": names, "state": "waiting", "start": found["asked"], "end": granted})
+    holding = pd.DataFrame({"who": names, "state": "holding", "start": found["start"], "end": over})
     spans = pd.concat([waiting, holding.dropna()])
     spans["duration"] = spans["end"] - spans["start"]
     title = "Who holds and who waits"
     if not spans["duration"].sum():
         return style.blank(title, "nobody held or waited for anything, or no virtual time has passed")
-    with _bands(title, spans, "state", style.HOLDS) as (chart, axes, _):
-        rows = list(dict.fromkeys(spans["who"]))
-        marks = []
-        for label, own, look in (
-            ("lost or given up", found[~found["status"].isin(["released", "held", "waiting"])], _CRASH),
-            ("waiting at the end", found[found["status"] == "waiting"], _STILL),
-        ):
-            axes.plot(own["end"].fillna(end), [rows.index(names[row]) for row in own.index], clip_on=False, **look)
-            marks += [] if own.empty else [Line2D([], [], label=label, **look)]
-        style.key(axes, [*style.swatches(style.HOLDS, list(spans["state"])), *marks])
-    return chart
+    still, lost = found["status"] == "waiting", ~found["status"].isin(["released", "held", "waiting"])
+    marks = [
+        ("lost or given up", names[lost], over[lost], _CRASH),
+        ("waiting at the end", names[still], over[still], _STILL),
+    ]
+    return _bands(title, spans, "state", style.HOLDS, marks)
 
 
-@contextmanager
+Marks = tuple[str, "pd.Series[str]", "pd.Series[float]", dict[str, Any]]  # label, on whose bars, when, and their look
+
+
 def _bands(
-    title: str, spans: pd.DataFrame, column: str, colours: dict[str, str]
-) -> Iterator[tuple[Figure, Axes, float]]:
-    """Give a chart with a bar for each agent, coloured by a column of its intervals, and the size of its text."""
+    title: str,
+    spans: pd.DataFrame,
+    column: str,
+    colours: dict[str, str],
+    marks: Iterable[Marks] = (),
+    notes: Iterable[str] = (),
+) -> Figure:
+    """Draw a bar for each agent, coloured by a column of its intervals, with marks on it and a note beside it."""
     names = list(dict.fromkeys(spans["who"]))
     height, size = style.row_size(len(names))
+    handles = style.swatches(colours, list(spans[column]))
     with style.drawing(title, 9, height * len(names) + 1.2) as (chart, axes):
         for (name, who), own in spans.groupby([column, "who"], sort=False):
             edge = style.GREY if name == "offline" else "none"
@@ -123,7 +120,13 @@ def _bands(
         style.label_rows(axes, names, size)
         axes.set_xlim(spans["start"].min(), spans["end"].max())
         axes.set_xlabel(style.TIME)
-        yield chart, axes, size
+        for row, note in enumerate(notes):
+            style.note_row(axes, row, note, size)
+        for label, whose, when, look in marks:
+            axes.plot(when, [names.index(name) for name in whose], **look)
+            handles += [] if when.empty else [Line2D([], [], label=label, **look)]
+        style.key(axes, handles)
+    return chart
 
 
 def latency(source: Source) -> Figure:

@@ -120,19 +120,17 @@ class Dashboard:
         picture = Picture(world)
         follow = asyncio.create_task(self._follow(world, picture, paused))
         result, error = None, None
-        try:
-            if self.phase != "stopping":  # stopped before it began
-                result = await world.live(self.scenario(world, **settings.params), speed=self._speed.value)
-        except Exception as raised:
-            error = raised
-            self._error.value = as_text(raised)
-        except BaseException:
-            world.close()
-            raise
-        finally:
-            follow.cancel()
-        seen = picture.frame()  # closing the world sends everybody home: show them as they were
-        self.run = conclude(world, self.scenario, settings.params, result, error)
+        with world:  # closed also when this task is cancelled
+            try:
+                if self.phase != "stopping":  # stopped before it began
+                    result = await world.live(self.scenario(world, **settings.params), speed=self._speed.value)
+            except Exception as raised:
+                error = raised
+                self._error.value = as_text(raised)
+            finally:
+                follow.cancel()
+            seen = picture.frame()  # closing the world sends everybody home: show them as they were
+            self.run = conclude(world, self.scenario, settings.params, result, error)
         self._draw({**picture.frame(), **{key: seen[key] for key in ("agents", "flights", "serial")}})
         self._show("failed" if error else "stopped" if self.phase == "stopping" else "finished")
         if self.phase == "finished":
