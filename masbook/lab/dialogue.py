@@ -37,9 +37,9 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
     """
     talk, given = None, cast("Any", source)
     if hasattr(given, "participants"):
-        talk, source = given.name, given.participants[0].world
+        talk, given = given.name, given.participants[0].world
     said: dict[tuple[str, int], dict[str, Any]] = {}
-    told, _ = story.tell(source)
+    told, _ = story.tell(given)
     for letter in told.letters.values():
         content = letter.row[SENT["content"]]
         if letter.row[SENT["topic"]] != "hear" or letter.row[SENT["type"]] not in ("request", "tell"):
