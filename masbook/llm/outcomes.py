@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
 from ..errors import InvalidValue, WorldError
+from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.message import freeze
 from .talker import Talker
@@ -23,6 +25,7 @@ from .tools import FINAL
 if TYPE_CHECKING:
     from ..runtime.world import World
 
+T = TypeVar("T")
 Form = TypeVar("Form", bound=BaseModel)
 PATIENCE = 120.0  # virtual seconds that one task of an agent may take
 
@@ -61,8 +64,8 @@ class Outcomes(tuple[Outcome, ...]):
 
     @property
     def success_rate(self) -> float:
-        """The share that completed."""
-        return len(self.results) / len(self)
+        """The share that completed; of nothing, NaN."""
+        return len(self.results) / len(self) if self else math.nan
 
     @property
     def output(self) -> Any:
@@ -80,6 +83,8 @@ async def pipeline(agents: Iterable[Agent], prompt: str, *, timeout: float = PAT
     as JSON. `outcomes.output` is the last output.
     """
     stages, outcomes = askable(agents), list[Outcome]()
+    require.text("the prompt", prompt)
+    require.positive("timeout", timeout)
     async with chaired(stages, "pipeline") as chair:
         for one in stages:
             if outcomes and outcomes[-1].status != "completed":
@@ -97,14 +102,25 @@ async def fan_out(
 
     Each may take `timeout` virtual seconds. One that fails costs the others nothing.
     """
-    pairs = [task if isinstance(task, tuple) else (task, prompt) for task in tasks]
+    pairs = [task if isinstance(task, tuple) and len(task) == 2 else (task, prompt) for task in listed(tasks)]
     agents = askable([one for one, _ in pairs])
+    require.positive("timeout", timeout)
     for one, text in pairs:
-        if not isinstance(text, str):
+        if not isinstance(text, str) or not text.strip():
             raise InvalidValue(f"{one.name} is asked {text!r}: write fan_out([...], prompt), or (agent, prompt) pairs")
     async with chaired(agents, "fan-out") as chair:
         asked = [outcome_of(one, ask(chair, one, timeout, prompt=text)) for one, text in pairs if text is not None]
-        return Outcomes(await asyncio.gather(*asked))
+        return Outcomes(await together(asked))
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all at the same time; a mistake in one of them ends the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as mistakes:
+        raise mistakes.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def filled(chair: Chair, agent: Talker, form: type[Form], prompt: str, timeout: float) -> Form:
@@ -150,9 +166,16 @@ def world_of(agents: Sequence[Agent]) -> World:
     return world
 
 
+def listed(agents: Iterable[T]) -> list[T]:
+    """Return what is given as a list; InvalidValue for a single agent, say."""
+    if not isinstance(agents, Iterable) or isinstance(agents, str):
+        raise InvalidValue(f"{agents!r} is no list: give a list of LLMAgents")
+    return list(agents)
+
+
 def askable(agents: Iterable[Agent]) -> list[Agent]:
     """Return the agents to be asked; InvalidValue where there are none, or some that have no `ask`, as Pools have."""
-    found = list(agents)
+    found = listed(agents)
     for one in found:
         if not isinstance(one, Agent) or "ask" not in one.offers:
             raise InvalidValue(f"{one!r} cannot be asked: it is no LLMAgent, nor a Pool of them")
@@ -163,7 +186,7 @@ def askable(agents: Iterable[Agent]) -> list[Agent]:
 
 def talkers(agents: Iterable[Talker]) -> list[Talker]:
     """Return the agents to be asked; InvalidValue where there are none, or others than LLMAgents among them."""
-    found = list(agents)
+    found = listed(agents)
     for one in askable(found):
         if not isinstance(one, Talker):
             raise InvalidValue(f"{one!r} cannot do this: it is no LLMAgent")

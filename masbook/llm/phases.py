@@ -5,14 +5,13 @@ Scenarios call `run_phases`. Whoever fails, crashes or is late leaves the barrie
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from ..coordination.sync import Barrier
 from ..errors import AgentOffline, BarrierBroken, InvalidValue
 from ..runtime import require
-from .outcomes import PATIENCE, Chair, Outcome, Outcomes, ask, chaired, outcome_of, talkers
+from .outcomes import PATIENCE, Chair, Outcome, Outcomes, ask, chaired, outcome_of, talkers, together
 from .talker import Talker
 
 Prompts = Callable[[Talker, Sequence[Outcomes]], str | None]  # of an agent and the outcomes of all phases before
@@ -43,11 +42,7 @@ async def run_phases(
     async with chaired(everyone, "phases") as chair:
         course = _Course(chair, everyone, plan, timeout)
         try:
-            async with asyncio.TaskGroup() as group:
-                for one in everyone:
-                    group.create_task(course.walk(one))
-        except BaseExceptionGroup as mistakes:  # of who wrote this; what an agent fails of is an outcome
-            raise mistakes.exceptions[0] from None
+            await together(map(course.walk, everyone))
         finally:
             for one in everyone:
                 one.forget(chair.name)

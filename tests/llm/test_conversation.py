@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import aclosing
 from typing import Literal
 
@@ -11,10 +12,11 @@ from pydantic import BaseModel
 from pydantic_ai import RunContext
 
 from masbook import Agent, Crash, FaultPlan, World, on, simulate
-from masbook.errors import AgentCrashed, AgentOffline, InvalidValue, LimitReached, WorldError
+from masbook.errors import AgentCrashed, AgentOffline, InvalidValue, LimitReached, ScriptExhausted, WorldError
 from masbook.lab import Transcript, frames
 from masbook.llm import Conversation, LLMAgent, fan_out, offline, pipeline, scripted, tool_call
 from masbook.llm.expert import Answer
+from masbook.llm.outcomes import Outcomes
 
 
 def team(world, *names, model="offline:instant", **options):
@@ -406,6 +408,17 @@ def test_a_fan_out_takes_as_long_as_its_slowest_and_hides_no_failure(world):
     world.run(spread())
 
 
+def test_a_mistake_in_one_branch_ends_the_others(world):
+    slow = world.spawn(LLMAgent("slow", model=scripted("never", latency=100.0)))
+    wrong = world.spawn(LLMAgent("wrong", model=scripted(matching={"hello": "ok"})))
+    slow.model.wrapped.check = wrong.model.wrapped.check = lambda: None
+    with pytest.raises(ScriptExhausted):
+        world.run(fan_out([slow, wrong], "Good-bye."))
+    world.run(until=50)
+    assert not world.waits
+    assert math.isnan(Outcomes().success_rate)
+
+
 def test_bad_input_is_refused_at_once(world):
     ann, bob = team(world, "ann", "bob")
     stranger = LLMAgent("stranger", model="offline:instant")
@@ -434,6 +447,15 @@ def test_bad_input_is_refused_at_once(world):
                 enter(talk),
                 fan_out([], "x"),
                 fan_out([ann]),
+                fan_out([ann], ""),
+                fan_out(ann, "x"),
+                fan_out(None, "x"),
+                fan_out([(ann,)], "x"),
+                fan_out([(ann, "x", 7)], "x"),
+                *(fan_out([ann], "x", timeout=wrong) for wrong in (0, -1.0, float("nan"), "soon", None)),
+                *(pipeline([ann], "x", timeout=wrong) for wrong in (0, -1.0, float("nan"), "soon", None)),
+                pipeline([ann], None),
+                pipeline(ann, "x"),
                 pipeline([], "x"),
                 pipeline([Agent("y")], "x"),
             ):
