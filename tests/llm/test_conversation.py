@@ -412,10 +412,14 @@ def test_a_mistake_in_one_branch_ends_the_others(world):
     slow = world.spawn(LLMAgent("slow", model=scripted("never", latency=100.0)))
     wrong = world.spawn(LLMAgent("wrong", model=scripted(matching={"hello": "ok"})))
     slow.model.wrapped.check = wrong.model.wrapped.check = lambda: None
-    with pytest.raises(ScriptExhausted):
-        world.run(fan_out([slow, wrong], "Good-bye."))
-    world.run(until=50)
-    assert not world.waits
+
+    async def mistake():
+        with pytest.raises(ScriptExhausted):
+            await fan_out([slow, wrong], "Good-bye.")
+        await slow.sleep(1)
+        assert slow.state == "idle"
+
+    world.run(mistake())
     assert math.isnan(Outcomes().success_rate)
 
 
