@@ -376,3 +376,9 @@ class TestBadInput:
 
         with pytest.raises(WorldError, match=r"world\.run"):
             asyncio.run(reach_consensus(group(world, "offline", "offline"), "Which?"))
+
+
+def test_a_form_that_nobody_has_made_known_is_refused_by_name(world):
+    (agent,) = group(world, "offline")
+    with pytest.raises(InvalidValue, match=r"no form 'Letter'; put a type into world\.named"):
+        world.run(agent.fill_in("Dear sir", form="Letter"))
