@@ -114,18 +114,14 @@ async def reach_consensus(
     require.positive("timeout", timeout)
     world_of([*members, *(talkers([judge]) if judge is not None else [])])
     async with chaired(members, "consensus") as chair:
-        chosen = judge or chair.world.spawn(LLMAgent(f"{chair.name}-judge", _JUDGE, model=_model_of(members[0])))
+        model = members[0].model.wrapped
+        model = "offline:instant" if isinstance(model, Script) else model
+        chosen = judge or chair.world.spawn(LLMAgent(f"{chair.name}-judge", _JUDGE, model=model))
         try:
             return await _Debate(chair, members, question, options, rule, timeout, chosen).run(rounds)
         finally:
             if judge is None:
                 await chosen.stop("the question is settled")
-
-
-def _model_of(agent: LLMAgent) -> Any:
-    """Return the model of an agent for its judge too; the answers of a script are not meant for that."""
-    model = agent.model.wrapped
-    return "offline:instant" if isinstance(model, Script) else model
 
 
 @dataclass(eq=False)
@@ -149,8 +145,12 @@ class _Debate:
         self._record("conflict", type="question", participants=names, description=self.question)
         while len(self.rounds) < most:
             self.rounds.append(await self._hear())
-            if 2 * len(self.rounds[-1]) <= len(names):
-                return self._give_up()
+            if 2 * (there := len(self.rounds[-1])) <= len(names):
+                ended = self._end("none", None, f"only {there} of {len(names)} agents are left")
+                if there:
+                    return ended
+                why = "; ".join(f"{who}: {error}" for who, error in self.absent.items())
+                raise TaskFailed(f"nobody is left to answer {self.question!r}: {why}")
             self.verdicts.append(verdict := await self._verdict())
             outcome = "resolved" if verdict.agree else "undecided"
             self._record("attempted", strategy="discussion", outcome=outcome, reason=verdict.reason)
@@ -217,24 +217,14 @@ class _Debate:
             return self._end("none", None, f"{tally.rule}: a tie of {', '.join(tally.tied)}", tally)
         return self._end("vote", tally.winner, f"{tally.rule}: {support}", tally)
 
-    def _give_up(self) -> Consensus:
-        """End it where too few are left."""
-        there = len(self.rounds[-1])
-        ended = self._end("none", None, f"only {there} of {len(self.members)} agents are left")
-        if not there:
-            why = "; ".join(f"{who}: {error}" for who, error in self.absent.items())
-            raise TaskFailed(f"nobody is left to answer {self.question!r}: {why}")
-        return ended
-
     def _end(self, method: Method, answer: str | None, reason: str, tally: Tally | None = None) -> Consensus:
         """Record how it ended, and return that."""
         strategy = "discussion" if tally is None else tally.rule
         if tally is not None:
             outcome = "undecided" if answer is None else "resolved"
             self._record("attempted", strategy=strategy, outcome=outcome, reason=reason)
-        content = [
-            one.agent for one in self.rounds[-1] if method == "consensus" or gist(one.answer) == gist(answer or "")
-        ]
+        same = gist(answer or "")
+        content = [one.agent for one in self.rounds[-1] if method == "consensus" or gist(one.answer) == same]
         self._record(
             "resolved",
             type="question",

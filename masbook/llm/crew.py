@@ -95,11 +95,11 @@ async def _managed(manager: LLMAgent, what: str, work: Any) -> Any:
 def _form(crew: list[LLMAgent]) -> type[Plan]:
     """Return the form of a plan that names the workers and says what they are."""
     about = "; ".join(f"{one.name}: {' '.join(one.instructions.split())}" for one in crew)
-    field = Subtask.model_fields["worker"]
-    named = Field("", description=f"{field.description} {about}", examples=[one.name for one in crew])
+    names = [one.name for one in crew]
+    named = Field("", description=f"{Subtask.model_fields['worker'].description} {about}", examples=names)
     subtask = create_model("Subtask", __base__=Subtask, __doc__=Subtask.__doc__, worker=(str, named))
     subtasks = (list[subtask], Field(min_length=1, max_length=100))  # type: ignore[valid-type]
-    return create_model("Plan", __base__=Plan, __doc__=Plan.__doc__, subtasks=subtasks)
+    return create_model(f"Plan: {', '.join(names)}", __base__=Plan, __doc__=Plan.__doc__, subtasks=subtasks)
 
 
 def _told(subtask: Subtask, outcome: Outcome) -> str:
@@ -136,6 +136,10 @@ class _Work:
                     group.create_task(self._see_to(number))
         except BaseExceptionGroup as mistakes:  # of who wrote this; what a worker fails of is an outcome
             raise mistakes.exceptions[0] from None
+        finally:
+            for number, ended in self.ended.items():
+                if ended.cancelled() or not ended.done():
+                    self._record("task_ended", number, status="cancelled", reason="nobody waits for it any more")
         return Outcomes(one.result() for one in self.ended.values())
 
     def _worker(self, number: int) -> str:

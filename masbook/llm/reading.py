@@ -6,8 +6,8 @@ Gilbert, 2014) has a say too. To have it read something else, add to `cues.toml`
 
 The cues were chosen, and the confidence was calibrated, by looking at the first 240 of the 480 rows of
 data/tickets.csv, and for the words of other trades at tests/llm/other_words.csv. The rules know no irony, and see only
-what they have words for: of 60 tickets from elsewhere they read 62 % right before they had been made for them, while the
-most frequent label each time would have been right in 53 %.
+what they have words for: of 60 tickets from elsewhere they read 62 % right before they had been made for them, while
+the most frequent label each time would have been right in 53 %.
 """
 
 from __future__ import annotations

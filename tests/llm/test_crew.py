@@ -307,6 +307,31 @@ class TestOffline:
         assert (len(bees.outcomes), len(cats.outcomes)) == (2, 1)
         assert "cats" in cats.output and "cats" not in bees.output
 
+    def test_two_crews_at_once_have_forms_of_their_own(self, world):
+        async def both():
+            boss = world.spawn(LLMAgent("boss", model="offline:fast"))
+            ann, bob, cid = (world.spawn(LLMAgent(name, role, model="offline:fast")) for name, role in ROLES.items())
+            goal = "Draw a chart. Write a summary."
+            return await asyncio.gather(delegate(boss, [ann, bob], goal), delegate(boss, [cid, bob], goal))
+
+        first, second = world.run(both())
+        assert first.subtasks[0].worker == "bob"
+        assert [one.worker for one in second.subtasks] == ["bob", "cid"]
+        assert not first.notes and not second.notes
+
+
+@pytest.mark.parametrize("after", [[], [1]])
+def test_what_nobody_waits_for_any_more_is_cancelled_and_ends_all_the_same(world, after):
+    async def impatient():
+        manager, workers = crew(world, plan("One.", {"title": "Two.", "after": after}), done="done", latency=9.0)
+        async with asyncio.timeout(5.0):
+            await delegate(manager, workers[:1], "Two.")
+
+    with pytest.raises(TimeoutError):
+        world.run(impatient())
+    assert frames.tasks(world)["status"].tolist() == ["cancelled"] * 2
+    assert world.trace.count("task_ended") == 2
+
 
 class TestBadInput:
     @pytest.mark.parametrize(
