@@ -130,7 +130,7 @@ class TestTheTools:
                 "failed",
                 "nobody else can do what takes rocketry 1",
             ),
-            (tool_call("delegate", title="x", requires={"billing": 5}), "failed", "there is accounts 4, billing 4"),
+            (tool_call("delegate", title="x", requires={"billing": 5}), "failed", "others have accounts 4, billing 4"),
             (tool_call("delegate", title="x", requires={"billing": 9}), "failed", "give a whole number from 1 to 5"),
             (tool_call("delegate", title="x", requires=["network"]), "failed", "do what you can, or escalate it"),
             (tool_call("delegate", title="x", requires=["billing"], assignee="wim"), "failed", "there is bill"),
@@ -204,7 +204,7 @@ class TestTheTools:
 
     def test_who_is_alone_is_told_so(self, world):
         _, [(_, told)] = tried(world, tool_call("delegate", title="x"), only=["tess"])
-        assert "nobody else can do what takes work; nobody has a skill, or you are alone" in told
+        assert "nobody else can do what takes work; others have no skills: do what you can" in told
 
     @pytest.mark.parametrize(
         "options",

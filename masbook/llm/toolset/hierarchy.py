@@ -14,11 +14,13 @@ from pydantic import Field
 from pydantic_ai import RunContext, Tool
 from pydantic_ai.toolsets import FunctionToolset
 
-from ...coordination.hierarchy import Member, TaskBoard, TeamTask
+from ...coordination.hierarchy import Member, TeamTask
 from ...errors import InvalidValue
 from ..texts import words
 
+Context = RunContext[Any]
 Grade = Annotated[int, Field(ge=1, le=5)]
+Name = str | None
 Skills = dict[str, int] | list[str] | None
 
 
@@ -38,12 +40,7 @@ def _tools() -> list[Tool[Any]]:
 
 
 async def delegate(
-    ctx: RunContext[Any],
-    title: str,
-    description: str = "",
-    requires: Skills = None,
-    priority: Grade = 1,
-    assignee: str | None = None,
+    ctx: Context, title: str, description: str = "", requires: Skills = None, priority: Grade = 1, assignee: Name = None
 ) -> str:
     """Give a part of your task to a colleague. Use it when you lack skills that it requires.
 
@@ -57,7 +54,7 @@ async def delegate(
 
 
 async def ask_for_help(
-    ctx: RunContext[Any], what: str, description: str = "", skills: Skills = None, urgent: bool = False
+    ctx: Context, what: str, description: str = "", skills: Skills = None, urgent: bool = False
 ) -> str:
     """Ask for assistance. Use it when you are stuck, are unsure or need assistance.
 
@@ -70,14 +67,14 @@ async def ask_for_help(
     return f"{task.title!r} is {task.id} now; it is for {' or '.join(able) or task.assignee}"
 
 
-async def team_status(ctx: RunContext[Any]) -> dict[str, Any]:
+async def team_status(ctx: Context) -> dict[str, Any]:
     """Return who is present, who has which skills, and how the team is doing."""
     member = _member(ctx)
-    skills = {one.name: dict(one.levels) for one in _board(member).team.values() if one.present}
+    skills = {one.name: dict(one.levels) for one in _team(member) if one.present}
     return {**await member.team_status(), "skills": skills}
 
 
-async def escalate(ctx: RunContext[Any], issue: str, reason: str = "") -> str:
+async def escalate(ctx: Context, issue: str, reason: str = "") -> str:
     """Let the next level decide an issue. Use it for what is urgent, risky, legal or unlawful."""
     task = await _member(ctx).escalate(issue, reason)
     return f"{task.title!r} is {task.id} now; it is for {task.assignee}"
@@ -89,14 +86,13 @@ def needed(member: Member, task: TeamTask) -> tuple[str, str]:
     The latter is empty where the member has them itself, and for a task that has failed before: it is to decide that.
     """
     said = words(f"{task.title} {task.description}")
-    team = _board(member).team.values()
-    named = {skill: 1 for one in team for skill in one.levels if words(skill) <= said}
+    named = {skill: 1 for one in _team(member) for skill in one.levels if words(skill) <= said}
     whole = replace(task, requires=task.levels or named)
     able = [] if member.can(whole) or task.attempts > 1 else [one.name for one in _others(member) if one.can(whole)]
     return ", ".join(f"{skill} {level}" for skill, level in whole.levels.items()), " or ".join(able)
 
 
-def _place(ctx: RunContext[Any]) -> str:
+def _place(ctx: Context) -> str:
     """Return instructions that say who the member is."""
     member = _member(ctx)
     skills = TeamTask("mine", requires=member.levels).needs
@@ -108,20 +104,19 @@ def _place(ctx: RunContext[Any]) -> str:
     return place
 
 
-def _member(ctx: RunContext[Any]) -> Member:
+def _member(ctx: Context) -> Member:
     if not isinstance(ctx.deps, Member):
         raise InvalidValue(f"{ctx.deps!r} is in no team: hierarchy_tools are for members, such as a ThinkingMember")
     return ctx.deps
 
 
-def _board(member: Member) -> TaskBoard:
-    board: TaskBoard = member.world.named["board", member.board]
-    return board
+def _team(member: Member) -> list[Member]:
+    return list(member.world.named["board", member.board].team.values())
 
 
 def _others(member: Member) -> list[Member]:
     """Return the colleagues who are there, or will be back."""
-    return [one for one in _board(member).team.values() if one is not member and one.online]
+    return [one for one in _team(member) if one is not member and one.online]
 
 
 def _able(member: Member, requires: Skills, assignee: str | None = None) -> list[str]:
@@ -132,7 +127,10 @@ def _able(member: Member, requires: Skills, assignee: str | None = None) -> list
         whom = "you cannot hand it to yourself" if assignee == member.name else f"no {assignee!r} can do {what}"
         raise InvalidValue(f"{whom}: there is {' or '.join(able) or 'nobody else'}")
     if not able:
-        known = sorted({f"{skill} {level}" for one in _others(member) for skill, level in one.levels.items()})
-        here = f"there is {', '.join(known)}" if known else "nobody has a skill, or you are alone"
-        raise InvalidValue(f"nobody else can do {what}; {here}: do what you can, or escalate it")
+        known = ", ".join(
+            sorted({f"{skill} {level}" for one in _others(member) for skill, level in one.levels.items()})
+        )
+        raise InvalidValue(
+            f"nobody else can do {what}; others have {known or 'no skills'}: do what you can, or escalate it"
+        )
     return able if assignee is None else [assignee]
