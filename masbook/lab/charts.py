@@ -19,34 +19,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from . import frames, style
-from .elastic import pool
-from .outcomes import conflicts, hierarchy
-from .plans import dag, gantt
-from .sequence import sequence
+from .elastic import pool as pool
+from .outcomes import conflicts as conflicts
+from .outcomes import hierarchy as hierarchy
+from .plans import dag as dag
+from .plans import gantt as gantt
+from .sequence import sequence as sequence
 from .story import Source, read
-from .topology import topology
-from .trends import spread, trend
-from .verdicts import agreement, calibration, confusion
-
-__all__ = [
-    "agreement",
-    "calibration",
-    "conflicts",
-    "confusion",
-    "dag",
-    "gantt",
-    "health",
-    "hierarchy",
-    "holds",
-    "latency",
-    "pool",
-    "sequence",
-    "spread",
-    "success",
-    "timeline",
-    "topology",
-    "trend",
-]
+from .topology import topology as topology
+from .trends import spread as spread
+from .trends import trend as trend
+from .verdicts import agreement as agreement
+from .verdicts import calibration as calibration
+from .verdicts import confusion as confusion
 
 _MARK: dict[str, Any] = {"ls": "none", "markersize": 8, "clip_on": False}
 _STILL = {**_MARK, "color": style.ORANGE, "marker": ">", "markeredgecolor": style.BLACK}

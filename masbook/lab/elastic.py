@@ -6,6 +6,7 @@ from itertools import accumulate
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from . import frames
 from .story import Source, read
@@ -33,7 +34,7 @@ def pool(source: Source, name: str | None = None) -> Figure:
         line = axes.step(times, sizes, where="post", color=BLACK, linewidth=2, label="agents")
         key(axes, [*line, *swatches({"at work": SKY, "waiting": TASKS["waiting"]}, ["at work", "waiting"])])
         axes.set(xlabel=TIME, ylabel="agents, tasks", ylim=(0, None), xlim=(0, end or 1))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
         axes.grid(axis="y")
     return chart
 
