@@ -130,9 +130,9 @@ class Seat:
         claim.served.set_result(None)
 
     def let_go(self, claim: Claim) -> None:
-        """Take the agent back from a claim."""
+        """Take the agent back from a claim; whoever has checked it out is the only one that has it."""
         self.hands.pop(claim, None)
-        self.holder = None if self.holder is claim else self.holder
+        self.holder = None
 
     def knows(self, talk: str | None) -> bool:
         """Whether the agent is in a conversation."""

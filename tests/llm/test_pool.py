@@ -147,6 +147,15 @@ class TestAsAList:
         assert [len(pool[n].conversations[name]) for n, name in enumerate(("one", "two"))] == [8, 8]
         assert world.run(pool.ask("Begin.")) and all(len(one.conversations) <= 1 for one in pool)
 
+    def test_a_conversation_that_two_begin_at_once_is_one(self, world):
+        pool = world.spawn(Pool("pool", [LLMAgent(f"w{n}", concurrency=2) for n in (1, 2)]))
+
+        async def talk():
+            await asyncio.gather(pool.ask("One.", "talk"), pool.ask("Two.", "talk"))
+
+        world.run(talk())
+        assert [len(one.conversations) for one in pool] == [1, 0]
+
 
 class TestStrategies:
     def test_round_robin_goes_round_also_where_one_is_slow(self, world):
@@ -164,6 +173,11 @@ class TestStrategies:
             return await pool.batch(prompts(4))
 
         assert Counter(who(world.run(scenario()))) == {"clerk_1": 2, "clerk_2": 2}
+
+    def test_round_robin_does_not_make_a_newcomer_catch_up(self, world):
+        pool = world.spawn(Pool("pool", make, size=1, most=2))
+        world.run(pool.batch(prompts(20), limit=1))
+        assert Counter(who(world.run(pool.batch(prompts(20))))) == {"clerk_1": 11, "clerk_2": 9}
 
     def test_least_loaded_leaves_the_slow_one_alone(self, world):
         pool = world.spawn(Pool("pool", clerks(1, 10, 1), choose="least_loaded"))
@@ -361,6 +375,38 @@ class TestCheckout:
         assert never_twice(run.trace) and all_ended_once(run.trace)
         assert list(frames.holds(run)["status"]) == ["released"]
 
+    def test_tasks_that_keep_coming_do_not_starve_who_wants_an_agent_alone(self, world):
+        pool = world.spawn(Pool("pool", clerks(2, concurrency=2)))
+
+        async def scenario():
+            asked = []
+            for n in range(12):  # one is always at work
+                asked.append(asyncio.ensure_future(pool.ask(f"task {n}")))
+                if n == 3:
+                    alone = asyncio.ensure_future(borrow())
+                await asyncio.sleep(1.0)
+            await asyncio.gather(*asked)
+            return await alone
+
+        async def borrow():
+            async with pool.checkout():
+                return world.now
+
+        assert world.run(scenario()) == 5.0
+
+    def test_who_waits_for_one_that_is_out_and_stops_learns_it_at_once(self):
+        async def scenario(world):
+            pool = world.spawn(Pool("pool", clerks(1)))
+            async with pool.checkout() as agent:
+                asked = asyncio.ensure_future(pool.ask("x"))
+                await asyncio.sleep(1.0)
+                agent.stop()
+                with pytest.raises(AgentOffline):
+                    await asked
+                return world.now
+
+        assert simulate(scenario, seed=1).result == 1.0
+
     def test_a_planted_second_checkout_is_caught(self, world):
         world.trace.record("acquired", "a", resource="agent:x", token=1, waited=0.0)
         assert never_twice(world.trace)
@@ -483,6 +529,30 @@ class TestElastic:
         assert run.result == (["c2: task 0", "c3: task 1"], ["c2", "c3"])
         assert next(event.time for event in run.trace.events("stopped")) == 11.0
 
+    def test_work_that_waits_for_one_although_another_is_free_is_no_reason_to_grow(self, world):
+        pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 10.0 if n == 1 else 1.0), size=2, most=3))
+        world.run(pool.batch(prompts(3), limit=2))
+        assert world.now == 20.0 and changes(world) == ["opened", "opened"]
+
+    def test_who_has_given_up_waiting_is_no_reason_to_grow_or_to_stay(self):
+        async def scenario(world):
+            pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 5.0), size=2, least=1, most=2, cooldown=2.0))
+            asked = [asyncio.ensure_future(pool.ask("x")) for _ in range(2)]
+            await asyncio.sleep(0.5)
+            with pytest.raises(LockTimeout):
+                await pool.ask("y", timeout=1.0)
+            await asyncio.gather(*asked)
+            await asyncio.sleep(5.0)
+            return len(pool)
+
+        assert simulate(scenario, seed=1).result == 1
+
+    def test_a_time_out_that_is_not_needed_leaves_no_timer(self, world):
+        pool = world.spawn(Pool("pool", clerks(1)))
+        world.run(pool.ask("x", timeout=50.0))
+        world.run()
+        assert world.now == 1.0
+
     def test_a_pool_of_one_size_has_no_timers(self, world):
         pool = world.spawn(Pool("pool", make, size=3))
         world.run(pool.batch(prompts(9)))
@@ -530,6 +600,12 @@ class TestHealth:
         assert [type(one.error) for one in outcomes] == [AgentCrashed, type(None), type(None), type(None)]
         assert world.trace.count("restarted", "clerk_1") == 1
         assert who(world.run(pool.batch(prompts(2)))) == ["clerk_1", "clerk_2"]
+
+    def test_who_waits_for_one_that_is_restarted_is_served_by_it(self, world):
+        pool = world.spawn(Pool("pool", clerks(1)))
+        outcomes = world.run(pool.batch(["crash", "x"]))
+        assert [one.status for one in outcomes] == ["failed", "completed"]
+        assert world.now == pytest.approx(2.1)
 
     def test_a_made_one_that_fails_is_replaced_by_a_new_one(self, world):
         pool = world.spawn(Pool("pool", make, size=2))
