@@ -348,6 +348,17 @@ class TestBatch:
         assert world.run(hurry()).endswith("after") and world.now == 7.5
         assert all_ended_once(world.trace)
 
+    def test_a_task_that_is_given_up_says_nothing_of_its_agent(self, world):
+        pool = world.spawn(Pool("pool", clerks(5)))
+
+        async def hurry():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await pool.ask("x")
+
+        world.run(hurry())
+        assert (pool.candidates()[0].latency, pool.candidates()[0].failures) == (None, 0.0)
+
     def test_the_tasks_can_be_seen_like_those_of_a_workflow(self, world):
         pool = world.spawn(Pool("pool", clerks(1, 2)))
         world.run(pool.batch(prompts(4)))
@@ -534,6 +545,13 @@ class TestElastic:
         world.run(pool.batch(prompts(3), limit=2))
         assert world.now == 20.0 and changes(world) == ["opened", "opened"]
 
+    def test_nor_one_to_shrink(self, world):
+        options = {"size": 2, "least": 1, "most": 2, "cooldown": 2.0}
+        pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 10.0 if n == 1 else 1.0), **options))
+        world.run(pool.batch(prompts(3), limit=2))
+        shrunk = [event.time for event in world.trace.events("pool") if event.facts["change"] == "shrunk"]
+        assert shrunk == [12.0]
+
     def test_who_has_given_up_waiting_is_no_reason_to_grow_or_to_stay(self):
         async def scenario(world):
             pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 5.0), size=2, least=1, most=2, cooldown=2.0))
@@ -601,8 +619,9 @@ class TestHealth:
         assert world.trace.count("restarted", "clerk_1") == 1
         assert who(world.run(pool.batch(prompts(2)))) == ["clerk_1", "clerk_2"]
 
-    def test_who_waits_for_one_that_is_restarted_is_served_by_it(self, world):
-        pool = world.spawn(Pool("pool", clerks(1)))
+    @pytest.mark.parametrize("agents", [lambda: clerks(1), lambda: make])
+    def test_who_waits_for_the_last_one_is_served_when_it_is_restarted_or_replaced(self, world, agents):
+        pool = world.spawn(Pool("pool", agents()))
         outcomes = world.run(pool.batch(["crash", "x"]))
         assert [one.status for one in outcomes] == ["failed", "completed"]
         assert world.now == pytest.approx(2.1)
