@@ -119,7 +119,7 @@ def is_plain(value: Any) -> bool:
 
 def _freeze(value: Any, path: str) -> Any:
     kind = type(value)
-    if is_plain(value) or kind is FrozenDict or kind is FrozenList:
+    if is_plain(value) or kind is FrozenDict:  # a FrozenList may be pydantic's, with models in it: see its Sequence
         return value
     if isinstance(value, Mapping):
         return FrozenDict({check_key(key, path): _freeze(item, f"{path}.{key}") for key, item in value.items()})

@@ -7,13 +7,14 @@ import dataclasses
 import enum
 import math
 import pickle
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 from society import Recorder
 
-from masbook import Agent, Filter, MessageType
+from masbook import Agent, Filter, MessageType, capability
 from masbook.errors import Unrecordable
 from masbook.runtime.message import freeze, matches
 
@@ -145,6 +146,23 @@ class TestRecordable:
             "level": 3,
         }
         assert type(content["level"]) is int
+
+    def test_models_in_a_sequence_that_arrived_travel_on_as_plain_data(self, world):
+        """pydantic makes of a frozen list a list of the same class, with models in it: `Sequence` keeps the class."""
+
+        class Relay(Agent):
+            @capability
+            async def pass_on(self, points: Sequence[Point], rows: Sequence[Sequence[Point]]) -> Sequence[Point]:
+                await self.tell("recorder", "t", points=points, rows=rows)
+                return points
+
+        recorder, relay, client = (world.spawn(it) for it in (Recorder("recorder"), Relay("relay"), Agent("client")))
+        point = {"x": 1, "tags": ["a"]}
+        answer = world.run(client.request("relay", "pass_on", points=[point], rows=[[point]]))
+        assert list(answer) == [Point(1, ["a"])] and relay.metrics["handled"] == 1
+        world.run(until=1.0)
+        assert recorder.got[0].content == {"points": [point], "rows": [[point]]}
+        assert world.trace.digest and freeze(answer) == [point]
 
     def test_tuples_become_lists_and_numpy_scalars_numbers(self):
         numpy = pytest.importorskip("numpy")
