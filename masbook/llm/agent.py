@@ -30,7 +30,7 @@ from ..runtime.capability import Capability, capability
 from ..runtime.message import Message, MessageType
 from ..runtime.supervision import Supervision
 from ..runtime.worker import current_worker
-from .budget import Budget, Ledger
+from .budget import Budget, Ledger, spending
 from .model import ATTEMPTS, ObservedModel, find_model
 from .problems import redact, translated
 from .seal import stamp
@@ -210,7 +210,8 @@ class LLMAgent(Talker):
         try:
             if budget.hops > self.hops:
                 raise self._out_of(name, "hops", f"{self.hops} hops")
-            yield options, keep
+            with spending(budget):
+                yield options, keep
         except Exception as error:
             problem = translated(error, self.model.wrapped, self.model.timeout)
             if isinstance(error, UsageLimitExceeded):

@@ -26,6 +26,7 @@ from pydantic_core import ValidationError
 
 from ..errors import RecordingMismatch, ScriptExhausted, Unrecordable, WorldError, describe
 from ..runtime.message import freeze
+from .budget import sharing
 from .problems import redact
 from .seal import INLINE
 
@@ -58,7 +59,8 @@ class Watched(AbstractCapability[Any]):
         """Call a tool and record it; its error is told to the model, unless that is no matter of the model's."""
         began = ctx.deps.now
         try:
-            result = await handler(args)
+            with sharing(ctx.deps):
+                result = await handler(args)
             _check(result, call.tool_name)
         except _PASSED:
             raise
@@ -73,6 +75,14 @@ class Watched(AbstractCapability[Any]):
             raise ToolFailed(text) from error
         _record(ctx.deps, call, "answered", None, ctx.deps.now - began)
         return result
+
+    async def after_tool_validate(self, ctx: Any, *, call: Any, tool_def: Any, args: Any) -> Any:
+        """Refuse arguments that are no object: a tool with a schema of its own lets them pass."""
+        if isinstance(args, dict):
+            return args
+        text = f"the arguments are {args!r}: give a JSON object with a field for each of them"
+        _record(ctx.deps, call, "refused", text)
+        raise ModelRetry(text)
 
     async def on_tool_validate_error(self, ctx: Any, *, call: Any, tool_def: Any, args: Any, error: Any) -> Any:
         """Record that a call had wrong arguments; the model hears which, and tries again."""

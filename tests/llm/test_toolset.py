@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic_ai import RunContext
+from pydantic_ai.messages import ToolCallPart
 
 from masbook import (
     Agent,
@@ -21,6 +23,7 @@ from masbook import (
     Security,
     World,
     capability,
+    on,
     simulate,
 )
 from masbook.coordination.state import MemoryStore, Namespace, ReplicatedStore, StateService
@@ -154,6 +157,34 @@ class TestCapabilities:
         for each in services:  # each of their capabilities can be described to a model
             agent = LLMAgent(f"of {each.name}", toolsets=[capability_tools(each)], model="offline:instant")
             assert world.run(world.spawn(agent).ask("Hello."))
+
+    def test_results_are_plain_data_at_any_depth(self, world):
+        world.spawn(StateService("state", MemoryStore(world)))
+        done = use(world, capability_tools("state"), tool_call("set", key="k", value=1), tool_call("list"))
+        assert [type(entry) for entry in done[1][0]] == [dict] and done[1][0][0]["value"] == 1
+
+    def test_a_query_that_a_service_answers_in_its_own_way_is_a_tool(self, world):
+        orchestrator = world.spawn(Orchestrator("orchestrator"))
+        flow = {"name": "report", "tasks": [{"id": "sum", "capability": "add", "inputs": {"a": 1, "b": 2}}]}
+        world.spawn(Desk("desk"))
+        calls = tool_call("start", workflow=flow), tool_call("status", workflow="workflow-1"), tool_call("ping")
+        started, status, ping = use(world, capability_tools(orchestrator), *calls)
+        assert started == ("workflow-1", True) and status[0]["workflow"] == "workflow-1"
+        assert not ping[1]  # what every agent can say is no tool unless named
+
+    def test_ten_calls_of_one_answer(self, world):
+        world.spawn(Desk("desk", concurrency=10))
+        calls = [tool_call("add", a=number, b=number) for number in range(9)]
+        done = use(world, capability_tools("desk"), [*calls, tool_call("fail")])
+        assert done[:9] == [(2 * number, True) for number in range(9)]
+        assert done[9] == ("ValueError: the printer is out of paper", False)
+
+    @pytest.mark.parametrize("arguments", ["null", "[1]", '"x"', "42", "true", "NaN"])
+    def test_arguments_that_are_no_object(self, world, arguments):
+        call = ToolCallPart("add", arguments)
+        (refused, again) = use(world, capability_tools(world.spawn(Desk("desk"))), call, tool_call("add", a=1, b=2))
+        assert "JSON object" in refused[0] and again == (3, True)
+        assert [row.facts["outcome"] for row in world.trace.events("tool_called")] == ["refused", "answered"]
 
     def test_an_agent_that_thinks_asks_another(self, world):
         world.spawn(LLMAgent("oracle", model=scripted("42", latency=2.0)))
@@ -338,6 +369,10 @@ class TestMessages:
         ]
         assert [each["time"] for each in messages] == [0.0, 1.0, 1.0] and ada.state == "idle"
 
+    def test_a_message_to_nobody_is_no_message(self, world):
+        calls = [tool_call("send_message", recipient=name, text="x") for name in ("", "nobody")]
+        assert use(world, bus_tools(), *calls, tool_call("recent_messages"))[-1] == ([], True)
+
     def test_what_was_refused_is_no_message(self):
         rules = [Rule("deny", sender="ear", to="ada")]
         with World(seed=7, security=Security(rules)) as world:
@@ -494,7 +529,83 @@ async def party(world, hops=10_000, limits=50, concurrency=1, by_message=False):
     await host.sleep(300)
 
 
+class Eager(LLMAgent):
+    """Answers broadcasts and publications in kind."""
+
+    async def on_message(self, message: Message) -> None:
+        if message.type == "tell":
+            return await super().on_message(message)
+        text = await self.ask(message.content["text"])
+        await (self.broadcast if message.type == "broadcast" else self.publish)(message.topic, text=text)
+
+    @on("news")
+    async def read(self, message: Message) -> None:
+        await self.on_message(message)
+
+
+async def gathering(world, way, agents=2, concurrency=1):
+    """Agents whose tools, written by a student, say thank you in one of many ways."""
+
+    async def say_thanks(ctx: RunContext[LLMAgent]) -> Any:
+        me, names = ctx.deps, list(world.agents)
+        next_one, others = names[names.index(me.name) - 1], [name for name in names if name != me.name]
+        if way == "tell":
+            return [await me.tell(name, "chat", text="Thank you!") for name in others]
+        if way == "request":
+            return await me.request(next_one, "ask", prompt="Thank you!")
+        if way == "call":
+            return await world.agents[next_one].ask("Thank you!")
+        return await (me.broadcast if way == "broadcast" else me.publish)("news", text="Thank you!")
+
+    for number in range(agents):
+        again = scripted(
+            matching={"": lambda q: "You are welcome!" if q.results else tool_call("say_thanks")}, latency=0.1
+        )
+        options = {"tools": [say_thanks], "model": again, "concurrency": concurrency, "hops": 10_000}
+        world.spawn(Eager(f"polite {number}", **options))
+    try:
+        await world.agents["polite 0"].ask("Begin.")
+    finally:
+        await world.agents["polite 0"].sleep(300)
+
+
 class TestLimits:
+    @pytest.mark.parametrize("concurrency", [1, 10])
+    @pytest.mark.parametrize("agents", [2, 5])
+    @pytest.mark.parametrize("way", ["tell", "broadcast", "publish", "call", "request"])
+    def test_polite_agents_stop_whatever_way_they_talk(self, way, agents, concurrency):  # seed defect 15
+        run = simulate(gathering, seed=3, schedule="shuffled", way=way, agents=agents, concurrency=concurrency)
+        assert run.error is None or isinstance(run.error, LimitReached)
+        calls = run.trace.count("model_called")
+        assert calls == 50 or (way == "request" and calls < 50)  # who would wait for itself is told of a RequestCycle
+        assert run.trace.count("conversation_stopped") or way == "request"
+
+    def test_a_call_from_within_a_tool_is_one_hop_further(self, world):
+        async def consult(ctx: RunContext[LLMAgent]) -> str:
+            """Ask the agent itself, which asks itself."""
+            return await ctx.deps.ask("And now?")
+
+        model = scripted(
+            matching={"": lambda asked: str(asked.results[-1][1]) if asked.results else tool_call("consult")}
+        )
+        ada = world.spawn(LLMAgent("ada", tools=[consult], model=model, hops=5))
+        assert "LimitReached: ada ends the conversation: 5 hops" in world.run(ada.ask("?"))
+        assert world.trace.count("model_called") == 10
+
+    def test_who_is_woken_by_a_tool_has_a_budget_of_its_own(self, world):
+        """The first message that ben gets starts him: what he does later, for others, is no part of that task."""
+
+        class Ben(LLMAgent):
+            async def on_message(self, message: Message) -> None:
+                await world.agents["cid"].ask("?")
+
+        world.spawn(Ben("ben", model="offline:instant"))
+        cid = world.spawn(LLMAgent("cid", model="offline:instant", limits=3))
+        ada = thinker(world, bus_tools(), *[tool_call("send_message", recipient="ben", text="x")] * 9)
+        world.run(ada.ask("Go."))
+        world.run(until=1)
+        assert cid.metrics["crashes"] == 0 and world.trace.count("model_called", "cid") == 9
+
     @pytest.mark.parametrize("by_message", [False, True])
     @pytest.mark.parametrize("concurrency", [1, 10])
     @pytest.mark.parametrize("seed", range(3))

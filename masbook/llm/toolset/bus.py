@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
@@ -19,7 +20,6 @@ from ...runtime import require
 from ...runtime.agent import Agent
 from ...runtime.message import Message
 from ..agent import LLMAgent
-from ..budget import sharing
 
 TOPIC = "chat"  # what an LLMAgent answers, and any agent with an `on_message`
 PATIENCE = 30.0  # virtual seconds that a message waits for room in a full mailbox
@@ -35,14 +35,13 @@ def bus_tools(store: StateStore | None = None) -> FunctionToolset[LLMAgent]:
     The agent that thinks is the sender and the author, with its rights. What it has read in a conversation it can only
     overwrite while nobody else has written there since: else it is told of the VersionConflict.
     """
-    toolset = FunctionToolset([send_message, broadcast, recent_messages], instructions=_company)
+    tools: list[Any] = [send_message, broadcast, recent_messages]
     if store is not None:
         if isinstance(store, Agent) or not isinstance(store, StateStore):
             raise InvalidValue(f"the store is {store!r}: give a store, such as MemoryStore(world)")
         shared = SharedState(store)
-        toolset.add_function(shared.read_shared_state)
-        toolset.add_function(shared.write_shared_state)
-    return toolset
+        tools += [shared.read_shared_state, shared.write_shared_state]
+    return FunctionToolset(tools, instructions=_company)
 
 
 async def send_message(ctx: Context, recipient: str, text: str) -> str:
@@ -51,9 +50,8 @@ async def send_message(ctx: Context, recipient: str, text: str) -> str:
     if recipient == me.name:
         raise InvalidValue(f"you are {recipient} yourself; send the message to another agent")
     try:
-        with sharing(me, ctx.usage):
-            async with asyncio.timeout(PATIENCE):
-                await me.tell(recipient, TOPIC, text=require.text("text", text))
+        async with asyncio.timeout(PATIENCE):
+            await me.tell(recipient, TOPIC, text=require.text("text", text))
     except TimeoutError:
         raise MailboxFull(f"the mailbox of {recipient} had no room for {PATIENCE:g} s; nothing was sent") from None
     return f"sent to {recipient}"
@@ -61,11 +59,10 @@ async def send_message(ctx: Context, recipient: str, text: str) -> str:
 
 async def broadcast(ctx: Context, text: str) -> str:
     """Send a message to all other agents at once; nobody has to answer it."""
-    me, others = ctx.deps, _others(ctx.deps)
+    others = _others(ctx.deps)
     if not others:
-        raise UnknownRecipient(f"nobody but {me.name} is there to hear it")
-    with sharing(me, ctx.usage):
-        await me.broadcast(TOPIC, text=require.text("text", text))
+        raise UnknownRecipient(f"nobody but {ctx.deps.name} is there to hear it")
+    await ctx.deps.broadcast(TOPIC, text=require.text("text", text))
     return f"sent to {', '.join(others)}"
 
 
@@ -73,14 +70,7 @@ async def recent_messages(
     ctx: Context, limit: Annotated[int, Field(ge=1, le=100, description="how many at most")] = 10
 ) -> list[dict[str, Any]]:
     """Return the last messages that you have sent or got, the oldest first."""
-    found: list[dict[str, Any]] = []
-    for message in _heard(ctx.deps):
-        said = message.content.get("text", message.content)
-        facts = {"time": message.time, "type": str(message.type), "from": message.sender, "to": message.to or "all"}
-        found.append({**facts, "topic": message.topic, "text": said})
-        if len(found) == limit:
-            break
-    return found[::-1]
+    return [_facts(message) for message in islice(_heard(ctx.deps), limit)][::-1]
 
 
 def _company(ctx: Context) -> str:
@@ -94,14 +84,25 @@ def _others(me: Agent) -> list[str]:
 
 def _heard(me: Agent) -> Iterator[Message]:
     """Yield what an agent has sent or got, the last first; what it says to services, and they to it, is left out."""
-    world, got = me.world, set()
-    for row in world.trace.rows[: -FAR - 1 : -1]:  # a message is delivered after it was sent
+    got = set()
+    for row in me.world.trace.rows[: -FAR - 1 : -1]:  # a message is delivered after it was sent
         if row[1] == "delivered" and row[2] == me.name:
             got.add(row[3])
         elif isinstance(row, Message) and row.type in _MESSAGES and (row.sender == me.name or row.id in got):
-            other = world.bus.agent(row.to or me.name if row.sender == me.name else row.sender)
+            other = me.world.bus.agent(row.sender if row.to is None or row.sender != me.name else row.to)
             if other is not None and not other.service:
                 yield row
+
+
+def _facts(message: Message) -> dict[str, Any]:
+    return {
+        "time": message.time,
+        "type": str(message.type),
+        "from": message.sender,
+        "to": "all" if message.to is None else message.to,
+        "topic": message.topic,
+        "text": message.content.get("text", message.content),
+    }
 
 
 class SharedState:

@@ -23,9 +23,6 @@ from ...runtime.capability import Capability
 from ...runtime.message import freeze
 from ...runtime.worker import QUERIES
 from ..agent import LLMAgent
-from ..budget import sharing
-
-ANYTHING = {"type": "object", "additionalProperties": True}  # the inputs of who is not there to say what they are
 
 
 def capability_tools(
@@ -34,9 +31,8 @@ def capability_tools(
     """Return capabilities of an agent as tools, with their own names, descriptions and schemas; all, or those named.
 
     An agent given by its name is looked up whenever the model is called, so that it may come, go and be replaced. The
-    result of a tool is plain data, of a stream the list of its parts; `timeout` is in virtual seconds, after which the
-    agent is told to stop. `prefix` tells the tools of several agents apart. InvalidValue for a name that the agent has
-    no capability of.
+    result of a tool is plain data, of a stream the list of its parts; after `timeout` virtual seconds the agent is told
+    to stop. `prefix` tells the tools of several agents apart. InvalidValue for what the agent cannot do.
 
         LLMAgent("planner", toolsets=[capability_tools(orchestrator, "execute", "status"), capability_tools("oracle")])
     """
@@ -63,7 +59,7 @@ def capability_tools(
 
 def _all(offers: Mapping[str, Capability]) -> dict[str, Capability | None]:
     """Return what an agent can do, without what every agent can say about itself."""
-    return {name: offer for name, offer in offers.items() if name not in QUERIES}
+    return {name: offer for name, offer in offers.items() if offer is not Agent.offers.get(name)}
 
 
 def _chosen(agent: Agent, names: tuple[str, ...]) -> dict[str, Capability | None]:
@@ -93,15 +89,13 @@ class Offer:
 
     def _tool(self, name: str, offer: Capability | None) -> Tool[LLMAgent]:
         async def call(ctx: RunContext[LLMAgent], /, **arguments: Any) -> Any:
-            me = ctx.deps
-            self._check(me, name)
-            with sharing(me, ctx.usage):
-                if offer is not None and offer.streams:
-                    return await self._collected(me, name, arguments)
-                return freeze(await me.request(self.to, name, arguments, timeout=self.timeout, on_timeout="cancel"))
+            self._check(ctx.deps, name)
+            if offer is not None and offer.streams:
+                return await self._collected(ctx.deps, name, arguments)
+            return freeze(await ctx.deps.request(self.to, name, arguments, timeout=self.timeout, on_timeout="cancel"))
 
-        described = offer.description if offer is not None and offer.description else f"Ask {self.to} to {name}."
-        schema = ANYTHING if offer is None else offer.input_schema
+        described = (offer.description if offer is not None else "") or f"Ask {self.to} to {name}."
+        schema = {"type": "object"} if offer is None else offer.input_schema
         return Tool.from_schema(call, self.prefix + name, described, schema, takes_ctx=True)
 
     def _check(self, me: Agent, name: str) -> None:
