@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -53,16 +53,19 @@ def response(call: dict[str, Any], model_name: str) -> ModelResponse:
     return ModelResponse(parts, usage=counted, model_name=model_name, provider_name="masbook")
 
 
-def difference(then: Any, now: Any, path: str = "request") -> str | None:
-    """Return where two requests first differ, and both values; None where they are equal."""
+def differences(then: Any, now: Any, path: str = "request") -> Iterator[str]:
+    """Yield where two requests differ, and both values."""
     if isinstance(then, dict) and isinstance(now, dict):
         pairs = [(f"{path}.{key}", then.get(key), now.get(key)) for key in dict.fromkeys((*then, *now))]
     elif isinstance(then, list) and isinstance(now, list):
         longest = range(max(len(then), len(now)))
         pairs = [(f"{path}[{i}]", (then[i:] or [None])[0], (now[i:] or [None])[0]) for i in longest]
     else:
-        return None if then == now else f"{path} was {_shown(then, now)} and is {_shown(now, then)}"
-    return next((found for where, one, other in pairs if (found := difference(one, other, where))), None)
+        pairs = []
+        if then != now:
+            yield f"{path} was {_shown(then, now)} and is {_shown(now, then)}"
+    for where, one, other in pairs:
+        yield from differences(one, other, where)
 
 
 def _shown(value: Any, other: Any) -> str:

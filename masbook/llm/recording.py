@@ -47,8 +47,8 @@ def replay(name: str | Path) -> Replay:
     """Return a model that answers as recorded; InvalidRecording lists the recordings there are.
 
     A request is answered by the recorded one that is equal, first among those of the same agent, each once; if there
-    is none, RecordingMismatch says where it differs from the next that the agent made then. `unused` and `check` of the
-    model tell whether all of the recording was needed.
+    is none, RecordingMismatch says where it differs from the one most like it that the agent made then. `unused` and
+    `check` of the model tell whether all of the recording was needed.
     """
     return Replay(path_of(name))
 
@@ -198,7 +198,8 @@ class Replay(LocalModel):
                 return call
         if not self._left:
             raise RecordingMismatch(f"{self.path.name} has no call left for {agent or 'this request'}; record it again")
-        where = notation.difference((own or self._left)[0]["request"], asked)
+        found = [list(notation.differences(call["request"], asked)) for call in own or self._left]
+        where = min(found, key=len)[0]  # of the one that is most like it
         raise RecordingMismatch(f"{agent or 'somebody'} asks what {self.path.name} does not have: {where}")
 
 

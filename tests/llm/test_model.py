@@ -167,6 +167,8 @@ class TestOverHttp:
         answer = ModelResponse([], usage=RequestUsage(input_tokens=1000), model_name="gpt-4o", provider_name="openai")
         assert cost(replace(answer, provider_url="https://api.openai.com/v1/")) > 0
         assert cost(replace(answer, provider_url="http://127.0.0.1:8000/v1/")) is None
+        uncounted = RequestUsage(unmeasured_requests=1)
+        assert cost(replace(answer, provider_url="https://api.openai.com/v1/", usage=uncounted)) is None
 
     def test_the_key_of_openai_is_not_sent_to_other_servers(self, real, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", KEY)

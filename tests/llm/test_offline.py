@@ -271,6 +271,15 @@ class TestTools:
         answer, calls = self.ask(world, prompt)
         assert calls == asked and said in answer
 
+    def test_what_a_tool_said_to_an_earlier_prompt_is_no_answer_to_this_one(self, world):
+        def weather(city: str) -> str:
+            """Return the weather of a city."""
+            return "rain"
+
+        agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[weather]))
+        assert "rain" in world.run(agent.ask("What is the weather in the city of Lima?", conversation="trip"))
+        assert "rain" not in world.run(agent.ask("Tell me a joke.", conversation="trip"))
+
     def test_a_tool_that_fails_is_not_called_for_ever(self, world):
         def weather(city: str) -> str:
             """Return the weather of a city."""

@@ -18,6 +18,7 @@ from masbook.errors import (
     InvalidValue,
     ModelMisbehaved,
     ModelRateLimited,
+    ModelRefused,
     ModelTimeout,
     RecordingMismatch,
 )
@@ -126,6 +127,8 @@ def test_instructions_and_schemas_are_part_of_the_request(recorded, path):
 
     run = simulate(session, model=replay(path), instructions="You guess.")
     assert "request.instructions was 'You judge.' and is 'You guess.'" in str(run.error)
+    run = simulate(session, model=replay(path), settings={"temperature": 0.7})
+    assert "request.settings.temperature was None and is 0.7" in str(run.error)
     run = simulate(session, model=replay(path), output_type=Other)
     assert "request.outputs.final_result.schema.properties.level.enum[1]" in str(run.error)
 
@@ -234,6 +237,12 @@ def test_a_key_in_a_prompt_is_not_written_and_does_not_prevent_the_replay(path, 
             agent = world.spawn(LLMAgent("agent", model=make()))
             world.run(agent.ask("My key is sk-abcdef1234567890 or correct-horse-battery."))
     assert "sk-abc" not in path.read_text() and "horse" not in path.read_text() and "[key]" in path.read_text()
+
+
+def test_a_key_in_an_error_is_not_written(path):
+    run = simulate(session, model=record(scripted(*[ModelRefused("not with sk-abcdef1234567890")] * 4), path))
+    assert isinstance(run.error, ModelRefused)
+    assert "sk-abc" not in path.read_text() and "not with [key]" in path.read_text()
 
 
 def test_a_recording_of_another_version_is_refused(recorded, path):
