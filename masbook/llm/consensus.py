@@ -6,7 +6,6 @@ Scenarios call `reach_consensus`. The judge is an agent whose verdict is typed; 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -14,12 +13,11 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..coordination.conflict.voting import RULES, Ballot, Rule, Tally, plurality
-from ..errors import InvalidValue, TaskFailed, describe
+from ..errors import InvalidValue, describe
 from ..runtime import require
 from .agent import LLMAgent
-from .outcomes import PATIENCE, Chair, Outcome, chaired, filled, outcome_of, talkers, world_of
+from .outcomes import PATIENCE, Chair, Outcome, chaired, filled, outcome_of, talkers, together, world_of
 from .positions import Position, gist, leading
-from .script import Script
 
 Method = Literal["consensus", "vote", "none"]
 Round = tuple[Position, ...]
@@ -35,7 +33,7 @@ class Stance(BaseModel, Generic[A]):
 
 
 class Ranking(Stance[A]):
-    """Your position on the question."""
+    """Your position on the question, where there are options."""
 
     ranking: list[A] = Field([], description="The options that you could live with, the best first.")
 
@@ -91,10 +89,10 @@ async def reach_consensus(
     """Let agents discuss a question until a judge finds that they agree, for some rounds at the most; else they vote.
 
     In each round all answer at once, and know what was answered in the round before. With `options` they choose one of
-    those. `rule` is `majority`, more than half of all agents, or the name of one of `voting.RULES`, or such a function;
-    a tie decides nothing. Who fails, or takes longer than `timeout` virtual seconds, is absent from then on; unless
-    more than half are left, nothing is decided. By default the judge has the model of the first agent, or the offline
-    one where that is a script; where the judge fails, answers are counted. TaskFailed if nobody is left.
+    those, and rank them. `rule` is `majority`, more than half of all agents, or the name of one of `voting.RULES`, or
+    such a function; a tie decides nothing. Who fails, or takes longer than `timeout` virtual seconds, is absent from
+    then on; unless more than half are left, nothing is decided. Without a `judge`, an agent with the default model is
+    one for the occasion (see `find_model`); where the judge fails, answers are counted.
 
         outcome = await reach_consensus([ann, bob, cid], "Tea or coffee?", options=["tea", "coffee"])
         outcome.reached, outcome.answer, outcome.method
@@ -114,13 +112,11 @@ async def reach_consensus(
     require.positive("timeout", timeout)
     world_of([*members, *(talkers([judge]) if judge is not None else [])])
     async with chaired(members, "consensus") as chair:
-        model = members[0].model.wrapped
-        model = "offline:instant" if isinstance(model, Script) else model
-        chosen = judge or chair.world.spawn(LLMAgent(f"{chair.name}-judge", _JUDGE, model=model))
+        chosen = judge or chair.world.spawn(LLMAgent(f"{chair.name}-judge", _JUDGE))
         try:
             return await _Debate(chair, members, question, options, rule, timeout, chosen).run(rounds)
         finally:
-            if judge is None:
+            if chosen is not judge:
                 await chosen.stop("the question is settled")
 
 
@@ -146,11 +142,7 @@ class _Debate:
         while len(self.rounds) < most:
             self.rounds.append(await self._hear())
             if 2 * (there := len(self.rounds[-1])) <= len(names):
-                ended = self._end("none", None, f"only {there} of {len(names)} agents are left")
-                if there:
-                    return ended
-                why = "; ".join(f"{who}: {error}" for who, error in self.absent.items())
-                raise TaskFailed(f"nobody is left to answer {self.question!r}: {why}")
+                return self._end("none", None, f"only {there} of {len(names)} agents are left")
             self.verdicts.append(verdict := await self._verdict())
             outcome = "resolved" if verdict.agree else "undecided"
             self._record("attempted", strategy="discussion", outcome=outcome, reason=verdict.reason)
@@ -159,11 +151,20 @@ class _Debate:
         return self._vote()
 
     async def _hear(self) -> Round:
-        """Ask everybody who is there for a position."""
+        """Ask everybody who is there for a position; record it, or that there is none, and why."""
         there = [one for one in self.members if one.name not in self.absent]
-        form = Stance if self.options is None or self.rule in ("majority", "plurality") else Ranking
-        found = await asyncio.gather(*(self._ask(one, form, self._prompt(one)) for one in there))
-        return tuple(position for outcome in found if (position := self._note(outcome)) is not None)
+        form = Ranking if self.options else Stance
+        said = []
+        for outcome in await together(self._ask(one, form, self._prompt(one)) for one in there):
+            if outcome.error is None:
+                said.append(position := Position(outcome.agent, **outcome.output.model_dump()))
+                facts = {"answer": position.answer, "reasoning": position.reasoning}
+            else:
+                self.absent[outcome.agent] = f"{type(outcome.error).__name__}: {describe(outcome.error)}"
+                facts = {"silent": "answer", "reason": self.absent[outcome.agent]}
+            number = len(self.rounds) + 1
+            self._record("position", outcome.agent, strategy="discussion", round=number, position=facts)
+        return tuple(said)
 
     async def _ask(self, agent: LLMAgent, form: Any, prompt: str) -> Outcome:
         """Have an agent fill in a form, its answers among the options if there are any."""
@@ -176,19 +177,6 @@ class _Debate:
         heard = "\n".join(map(str, self.rounds[-1]))
         advice = f"You are {one.name}. Keep your answer, or change it if another one convinces you."
         return f"{self.question}\n\nAnswers so far:\n{heard}\n\n{advice}"
-
-    def _note(self, outcome: Outcome) -> Position | None:
-        """Record the position of an agent, or that it has none, and why."""
-        who, position = outcome.agent, None
-        if outcome.error is None:
-            said = outcome.output.model_dump()
-            position = Position(who, said["answer"], said["reasoning"], tuple(said.get("ranking", ())))
-            facts = {"answer": position.answer, "reasoning": position.reasoning}
-        else:
-            self.absent[who] = f"{type(outcome.error).__name__}: {describe(outcome.error)}"
-            facts = {"silent": "answer", "reason": self.absent[who]}
-        self._record("position", who, strategy="discussion", round=len(self.rounds) + 1, position=facts)
-        return position
 
     async def _verdict(self) -> Verdict[str]:
         """Return the verdict of the judge on the last round; one that is counted, if the judge fails."""

@@ -31,7 +31,7 @@ _IDENTIFIER = re.compile(
     r"(?:\w+_)?(?:to|from|key|name|agent|topic|id|role|skill|recipient|receiver|sender|member|task|city|country|place|"
     r"person|customer|product|order|ticket|channel|path|file|capability|symbol)"
 )
-_ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of examples
+_ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of options
 _ORDER = re.compile(r"(?i)(?:please )?(?:send|tell|broadcast|write|say|announce|post)\b[^.!?:\n]*: +([^\s'\"].*)")
 _FORMATS = {
     "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
@@ -77,7 +77,7 @@ class Form:
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
-            return self._slip(choose(schema["enum"], self.text, self.leaning), schema["enum"])
+            return self._slip(self._choice(schema), schema["enum"])
         options = schema.get("anyOf") or schema.get("oneOf")
         if options:
             return self._member(options, name, depth)
@@ -216,17 +216,12 @@ class Form:
             pattern, plain = _FORMATS[form]
             said = re.search(pattern, self.text)
             return said[0] if said else plain
-        if "examples" in schema:
-            return self._example(schema)
         text = self._said(name) or self._named(name) or summary(self.text) or name or "nothing"
         return text[:most].ljust(least, ".")
 
-    def _example(self, schema: Schema) -> str:
-        """Return the example that the text names, or whose description is most like it; else the default."""
-        about, text = dict(_ABOUT.findall(schema.get("description", ""))), self.text
-        likely = {one: (_count(one, text), likeness(about.get(one, ""), text)) for one in schema["examples"]}
-        best: str = max(likely, key=likely.__getitem__)
-        return best if any(likely[best]) else schema.get("default", best)
+    def _choice(self, schema: Schema) -> Any:
+        about = dict(_ABOUT.findall(schema.get("description", "")))
+        return choose(schema["enum"], self.text, self.leaning, about, schema.get("default"))
 
     def _said(self, name: str) -> str:
         """Return an answer to the question in the text, or the reasoning behind it, for fields of these names."""
@@ -269,14 +264,19 @@ class Form:
         return word
 
 
-def choose(options: list[Any], text: str, leaning: str = "") -> Any:
-    """Return the option that the text names most; of several the one that `leaning` names most, then the first.
+def choose(options: list[Any], text: str, leaning: str = "", about: Mapping[str, str] = {}, usual: Any = None) -> Any:
+    """Return the option that the text names most; of several the one whose description `about` it is most like it.
 
-    A position counts once, for what it says. Where nothing is named at all, it is the middle one.
+    Of several of these it is the one that `leaning` names most, then the first. A position counts once, for what it
+    says. Where nothing is named at all, it is the `usual` one, or else the one in the middle.
     """
     said, text = [position.answer for position in positions(text)], without_positions(text)
-    counts = [(_count(option, text) + said.count(str(option)), _count(option, leaning)) for option in options]
-    return options[counts.index(max(counts))] if any(map(any, counts)) else options[len(options) // 2]
+    counts = [
+        (_count(one, text) + said.count(str(one)), likeness(about.get(str(one), ""), text), _count(one, leaning))
+        for one in options
+    ]
+    middle = options[len(options) // 2] if usual is None else usual
+    return options[counts.index(max(counts))] if any(map(any, counts)) else middle
 
 
 def _count(option: Any, text: str) -> int:

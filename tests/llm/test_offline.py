@@ -30,6 +30,7 @@ from pydantic import (
     Json,
     SecretStr,
     TypeAdapter,
+    create_model,
 )
 from pydantic_ai import ModelRetry, NativeOutput, PromptedOutput, ToolOutput
 from typing_extensions import TypeAliasType, TypedDict
@@ -211,8 +212,6 @@ Requires: boats 3, first_aid 2"""
     ],
 )
 def test_what_the_text_says_is_read(fields, text, expected):
-    from pydantic import create_model
-
     model = create_model("Form", **{name: (type_, ...) for name, type_ in fields.items()})
     assert fill(model.model_json_schema(), text) == expected
 
@@ -421,8 +420,6 @@ class TestDiscussions:
     AGREE: ClassVar = {"agree": bool, "answer": str, "reason": str}
 
     def fill(self, fields, text, **more):
-        from pydantic import create_model
-
         model = create_model("Form", **{name: (type_, ...) for name, type_ in fields.items()})
         return fill(model.model_json_schema(), text, **more)
 
@@ -487,13 +484,11 @@ class TestDiscussions:
     def test_a_verdict_counts_the_positions(self, text, verdict):
         assert self.fill(self.AGREE, f"The question was: which?\n\n{text}\nDo they agree?") == verdict
 
-    def test_an_example_is_chosen_by_its_name_or_its_description_or_not_at_all(self):
-        about = Field("", description="Who. ann: finds sources; bob: draws charts", examples=["ann", "bob"])
-        schema = TypeAdapter(
-            dataclass(type("Job", (), {"__annotations__": {"who": Annotated[str, about]}}))
-        ).json_schema()
+    def test_an_option_is_chosen_by_its_name_or_its_description_or_it_is_the_default(self):
+        about = Field("anybody", description="Who. ann: finds sources; bob: draws charts")
+        schema = create_model("Job", who=(Literal["anybody", "ann", "bob"], about)).model_json_schema()
         found = [fill(schema, text)["who"] for text in ("ann draws", "two charts", "nothing")]
-        assert found == ["ann", "bob", ""]
+        assert found == ["ann", "bob", "anybody"]
 
     def test_points_are_the_items_of_a_list_or_else_the_sentences_that_are_no_headings(self):
         assert points("Do this:\n1. Look. Twice.\n- Count") == ["Look. Twice.", "Count"]
