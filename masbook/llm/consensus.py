@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from ..coordination.conflict.voting import RULES, Ballot, Rule, Tally, plurality
 from ..errors import InvalidValue, describe
@@ -22,13 +22,14 @@ from .positions import Position, gist, leading
 Method = Literal["consensus", "vote", "none"]
 Round = tuple[Position, ...]
 A = TypeVar("A")  # what can be answered
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _JUDGE = "You judge whether the members of a group agree. You have no opinion of your own."
 
 
 class Stance(BaseModel, Generic[A]):
     """Your position on the question."""
 
-    answer: A = Field(min_length=1, description="Your answer, in as few words as possible.")
+    answer: A = Field(description="Your answer, in as few words as possible.")
     reasoning: str = Field("", description="Why, in a sentence.")
 
 
@@ -168,7 +169,7 @@ class _Debate:
 
     async def _ask(self, agent: LLMAgent, form: Any, prompt: str) -> Outcome:
         """Have an agent fill in a form, its answers among the options if there are any."""
-        answers = Literal[self.options] if self.options else str
+        answers = Literal[self.options] if self.options else _Text
         return await outcome_of(agent, filled(self.chair, agent, form[answers], prompt, self.timeout))
 
     def _prompt(self, one: LLMAgent) -> str:
@@ -211,7 +212,7 @@ class _Debate:
         if tally is not None:
             outcome = "undecided" if answer is None else "resolved"
             self._record("attempted", strategy=strategy, outcome=outcome, reason=reason)
-        same = gist(answer or "")
+        same = None if answer is None else gist(answer)
         content = [one.agent for one in self.rounds[-1] if method == "consensus" or gist(one.answer) == same]
         self._record(
             "resolved",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_LINE = re.compile(r"(?m)^- (\S+) says (.+?)(?: \((.*)\))?$\n?")
+_LINE = re.compile(r"(?m)^- (.+?) says (.+?)(?:, because: (.*))?$\n?")
 _MARKS = " .,;:!?\"'"
 _QUESTION = re.compile(r"[^.!?\n]+\?")
 _OR = re.compile(r"((?:[\w-]+, )*[\w-]+),? or ([\w-]+)\?")
@@ -32,7 +32,7 @@ class Position:
     ranking: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        why = f" ({' '.join(self.reasoning.split())})" if self.reasoning.strip() else ""
+        why = f", because: {' '.join(self.reasoning.split())}" if self.reasoning.strip() else ""
         return f"- {self.agent} says {' '.join(self.answer.split())}{why}"
 
 
@@ -47,10 +47,8 @@ def without_positions(text: str) -> str:
 
 
 def gist(answer: str) -> str:
-    """Return what answers that differ only in writing share: the words, or the yes or no that they begin with."""
-    words = answer.casefold().split()
-    first = words[0].strip(_MARKS) if words else ""
-    return first if first in ("yes", "no") else " ".join(words).strip(_MARKS)
+    """Return what answers share that differ only in capitals, spaces, and the marks around them."""
+    return " ".join(answer.casefold().split()).strip(_MARKS)
 
 
 def leading(answers: Iterable[str]) -> tuple[str, int]:

@@ -416,7 +416,7 @@ def test_the_rules_can_be_replaced(world):
 class TestDiscussions:
     """What `reach_consensus` and `delegate` ask of a model."""
 
-    HEARD = "- a says tea (it is hot)\n- b says coffee (tea, tea, tea)\n- c says coffee\n"
+    HEARD = "- a says tea, because: it is hot\n- b says coffee, because: tea, tea, tea\n- c says coffee\n"
     AGREE: ClassVar = {"agree": bool, "answer": str, "reason": str}
 
     def fill(self, fields, text, **more):
@@ -463,7 +463,7 @@ class TestDiscussions:
         question = "What is the risk of this ticket?\nOur lawyer will write."
         alone = self.fill(fields, question)
         assert alone["answer"] == alone["ranking"][0] == "high" and "lawyer" in alone["reasoning"]
-        heard = "".join(f"- {name} says low (I saw nothing)\n" for name in "abcdef")
+        heard = "".join(f"- {name} says low, because: I saw nothing\n" for name in "abcdef")
         swayed = self.fill(fields, f"{question}\n\n{heard}")
         assert swayed["answer"] == "low" and "a says low" in swayed["reasoning"]
 
@@ -476,8 +476,12 @@ class TestDiscussions:
             (HEARD, {"agree": False, "answer": "coffee", "reason": "2 of 3 say coffee"}),
             ("- a says Tea.\n- b says tea\n", {"agree": True, "answer": "Tea.", "reason": "2 of 2 say Tea."}),
             (
-                "- a says yes, at once\n- b says Yes!\n",
-                {"agree": True, "answer": "yes, at once", "reason": "2 of 2 say yes, at once"},
+                "- a b says yes, at once\n- c says yes, in a year, because: why not\n",
+                {"agree": False, "answer": "yes, at once", "reason": "1 of 2 say yes, at once"},
+            ),
+            (
+                "- a says tea (green)\n- b says tea (black), because: (it is strong)\n",
+                {"agree": False, "answer": "tea (green)", "reason": "1 of 2 say tea (green)"},
             ),
         ],
     )
