@@ -6,23 +6,22 @@ Scenarios call `reach_consensus`. The judge is an agent whose verdict is typed; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..coordination.conflict.voting import RULES, Ballot, Rule, Tally, plurality
 from ..errors import InvalidValue, describe
 from ..runtime import require
 from .agent import LLMAgent
-from .outcomes import PATIENCE, Chair, Outcome, chaired, filled, outcome_of, talkers, together, world_of
+from .outcomes import PATIENCE, Chair, Outcome, Text, chaired, filled, outcome_of, talkers, together, world_of
 from .positions import Position, gist, leading
 
 Method = Literal["consensus", "vote", "none"]
 Round = tuple[Position, ...]
 A = TypeVar("A")  # what can be answered
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _JUDGE = "You judge whether the members of a group agree. You have no opinion of your own."
 
 
@@ -103,9 +102,10 @@ async def reach_consensus(
     if len(names) < 2 or len(set(names)) < len(names):
         raise InvalidValue(f"a consensus needs two or more different agents, not {names}")
     if options is not None:
+        unordered = isinstance(options, Set)
         options = require.names("options", options)
-        if len({gist(option) for option in options} - {""}) < max(2, len(options)):
-            raise InvalidValue(f"options is {options!r}: give two or more different ones, or None for any answer")
+        if unordered or len({gist(option) for option in options} - {""}) < max(2, len(options)):
+            raise InvalidValue(f"options is {options!r}: give a list of two or more different ones, or None")
     if not callable(rule):
         require.one_of("rule", rule, ("majority", *RULES))
     require.text("the question", question)
@@ -169,7 +169,7 @@ class _Debate:
 
     async def _ask(self, agent: LLMAgent, form: Any, prompt: str) -> Outcome:
         """Have an agent fill in a form, its answers among the options if there are any."""
-        answers = Literal[self.options] if self.options else _Text
+        answers = Literal[self.options] if self.options else Text
         return await outcome_of(agent, filled(self.chair, agent, form[answers], prompt, self.timeout))
 
     def _prompt(self, one: LLMAgent) -> str:

@@ -21,6 +21,7 @@ from .outcomes import (
     Chair,
     Outcome,
     Outcomes,
+    Text,
     as_text,
     ask,
     chaired,
@@ -38,7 +39,7 @@ class Subtask(BaseModel):
     """A part of the work."""
 
     model_config = ConfigDict(frozen=True)
-    title: str = Field(min_length=1, description="What is to be done, in a sentence that can be understood alone.")
+    title: Text = Field(description="What is to be done, in a sentence that can be understood alone.")
     worker: str = ANYBODY
     after: list[int] = Field([], description="The numbers of the subtasks before it, from 1, whose results it needs.")
 
@@ -181,7 +182,7 @@ class _Work:
     def told(self, number: int) -> str:
         """Return what is told of a subtask that has ended."""
         outcome: Outcome = self.ended[number].result()
-        what = f"{self.subtasks[number].title.rstrip('.')} ({outcome.agent})"
+        what = f"{' '.join(self.subtasks[number].title.split()).rstrip('.')} ({outcome.agent})"
         if outcome.status == "completed":
             return f"{what}: {' '.join(as_text(outcome.output).split())}"
         return f"{what} {outcome.status}" + (f": {describe(outcome.error)}" if outcome.error else "")

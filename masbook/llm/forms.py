@@ -22,6 +22,7 @@ from .texts import COMMON, labelled, likeness, pairs, points, summary, words
 
 Schema = Mapping[str, Any]
 DEEPEST = 3  # objects inside each other, where a schema contains itself
+LONGEST = 1000  # objects in a list, where the schema does not say
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w-])")
 _QUOTED = re.compile(r"""(?<!\w)(?:"([^"\n]+)"|'([^'\n]+)'(?!\w))""")
 _FREE = {"type", "title", "description", "default", "items", "additionalProperties"}  # all that a plain field may have
@@ -147,7 +148,7 @@ class Form:
             return [self.fill(item, name, depth) for item in schema["prefixItems"]]
         item, least = self._whole(schema.get("items", {})), schema.get("minItems", 0)
         kind = item.get("type", "string")
-        most = max(least, min(schema.get("maxItems", 3), 5) if kind != "object" else schema.get("maxItems", 100))
+        most = max(least, min(schema.get("maxItems", 3), 5) if kind != "object" else schema.get("maxItems", LONGEST))
         if depth > DEEPEST and not least:
             return []
         if kind in ("integer", "number") and schema.get("default") == [] and not words(name) & words(self.text):
@@ -280,7 +281,7 @@ def choose(options: list[Any], text: str, leaning: str = "", about: Mapping[str,
 
 
 def _count(option: Any, text: str) -> int:
-    return len(re.findall(rf"(?i)\b{re.escape(str(option).replace('_', ' '))}\b", text.replace("_", " ")))
+    return len(re.findall(rf"(?i)(?<!\w){re.escape(str(option).replace('_', ' '))}(?!\w)", text.replace("_", " ")))
 
 
 def _said(schema: Schema) -> str:

@@ -11,9 +11,9 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter
+from pydantic import BaseModel, PydanticUserError, StringConstraints, TypeAdapter
 
 from ..errors import InvalidValue, WorldError
 from ..runtime import require
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Form = TypeVar("Form", bound=BaseModel)
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]  # for a field that must say something
 PATIENCE = 120.0  # virtual seconds that one task of an agent may take
 
 

@@ -76,6 +76,7 @@ class Talker(Agent):
     @capability
     async def fill_in(self, prompt: str, form: str) -> Any:
         """Return the model's answer in the form of that name, a type in `world.named`, in place of `output_type`."""
+        require.text("the prompt", prompt)
         wanted = self.world.named.get(("form", form))
         if wanted is None:
             raise InvalidValue(f"{self.name} knows no form {form!r}; put a type into world.named['form', {form!r}]")

@@ -74,10 +74,11 @@ def text(what: str, value: Any) -> str:
 def names(what: str, values: Any) -> tuple[str, ...]:
     """Return the values if they are several names, not one text."""
     several = isinstance(values, Iterable) and not isinstance(values, str)
-    if not several or not all(isinstance(value, str) for value in values):
+    found = tuple(values) if several else ()  # once: a generator gives its values but once
+    if not several or not all(isinstance(value, str) for value in found):
         such = f"such as [{values!r}]" if isinstance(values, str) else "each of them text"
         raise InvalidValue(f"{what} is {values!r}: give a list of names, {such}")
-    return tuple(values)
+    return found
 
 
 def is_number(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from masbook import Crash, FaultPlan, ModelFault, World, simulate
 from masbook.coordination.conflict.voting import RULES, plurality
 from masbook.errors import InvalidValue, ModelUnavailable, ScriptExhausted, ScriptUnused, WorldError
 from masbook.lab import charts, frames
-from masbook.llm import LLMAgent, reach_consensus, scripted
+from masbook.llm import LLMAgent, reach_consensus, record, replay, scripted
 from masbook.llm.expert import Answer
 from masbook.llm.offline_model import offline
 
@@ -124,6 +125,10 @@ class TestTheVote:
         found = self.vote(world, "Green  tea.", "green tea", "black tea")
         assert (found.answer, found.tally.scores) == ("Green  tea.", {"Green  tea.": 2, "black tea": 1})
 
+    def test_options_that_begin_alike_are_not_the_same(self, world):
+        options = ["yes, at once", "yes, in a year", "no"]
+        assert self.vote(world, *options, options=options).method == "none"
+
     def test_c_plus_plus_is_not_c_sharp(self, world):
         assert self.vote(world, "C++", "C#", "C").method == "none"
 
@@ -154,6 +159,17 @@ class TestOptions:
         found = world.run(reach_consensus(team, "Which?", options=DRINKS, judge=judge(world, YES)))
         assert found.answer == "tea"
         assert world.trace.count("model_called", "a") == 2
+
+    def test_may_be_anything_that_gives_its_names_once(self, world):
+        team = drinkers(world, "tea (green)", "tea (black)", "tea (green)")
+        options = (f"tea ({kind})" for kind in ("black", "green"))
+        found = world.run(reach_consensus(team, "Which?", options=options))
+        assert (found.method, found.answer, len(found.rounds)) == ("consensus", "tea (green)", 2)
+
+    def test_an_answer_of_spaces_has_to_be_mended(self, world):
+        team = group(world, says("  ", " tea "), says("tea"))
+        found = world.run(reach_consensus(team, "Which?", judge=judge(world, YES)))
+        assert [one.answer for one in found.rounds[0]] == ["tea", "tea"]
 
     def test_a_judge_who_agrees_on_nothing_has_to_mend_that(self, world):
         team = group(world, says("tea"), says("tea"))
@@ -216,6 +232,28 @@ class TestWhoFails:
         assert found.verdicts[0].reason == "judge failed (ModelUnavailable: no line); 1 of 2 say tea"
         assert [verdict.agree for verdict in found.verdicts] == [False, True]
 
+    @pytest.mark.parametrize(
+        ("answers", "why"),
+        [(["NO_CONSENSUS"] * 4, "ModelMisbehaved"), ([{"agree": True, "answer": ""}] * 4, "ModelMisbehaved")],
+    )
+    @pytest.mark.parametrize(("second", "method"), [("tea", "consensus"), ("coffee", "none")])
+    def test_what_a_garbled_judge_says_is_not_searched_for_a_verdict(self, world, answers, why, second, method):
+        team = group(world, says("tea"), says(second))
+        found = world.run(reach_consensus(team, "Which?", rounds=1, judge=judge(world, *answers)))
+        assert found.method == method and found.verdicts[0].reason.startswith(f"judge failed ({why}")
+
+    def test_a_judge_who_has_stopped_or_takes_too_long_is_replaced_too(self, world):
+        slow = world.spawn(LLMAgent("judge", model=scripted({**YES, "answer": "beer"}, latency=99.0)))
+        found = world.run(reach_consensus(group(world, says("tea"), says("tea")), "Which?", timeout=5.0, judge=slow))
+        assert (found.answer, world.now) == ("tea", 5.0) and "RequestTimeout" in found.reason
+        world.run(slow.stop())
+        others = [world.spawn(LLMAgent(name, model=says("tea"))) for name in "xy"]
+        assert "AgentOffline" in world.run(reach_consensus(others, "Which?", judge=slow)).reason
+
+    def test_a_judge_may_be_one_of_them(self, world):
+        team = drinkers(world, "tea", "tea")
+        assert world.run(reach_consensus(team, "Tea or juice?", judge=team[0])).reached
+
     def test_who_fails_in_the_second_round_abstains_in_the_vote(self, world):
         late = scripted({"answer": "tea"}, ModelUnavailable("no line"))
         team = group(world, says("tea", "tea"), says("juice", "juice"), says("coffee", "coffee"), late)
@@ -273,8 +311,6 @@ class TestHistory:
         assert not any(one.conversations for one in team)
 
     def test_two_questions_at_once_do_not_mix(self, world):
-        import asyncio
-
         async def both():
             team = drinkers(world, "tea", "coffee", "tea", model="offline:instant")
             return await asyncio.gather(
@@ -284,6 +320,31 @@ class TestHistory:
         now, later = world.run(both())
         assert now.answer == later.answer == "tea"
         assert frames.conflicts(world)["conflict"].tolist() == ["consensus-1", "consensus-2"]
+
+
+def test_when_nobody_waits_for_it_any_more_nobody_goes_on_thinking(world):
+    async def impatient():
+        team = group(world, *(scripted({"answer": "tea"}, latency=50.0) for _ in "ab"))
+        async with asyncio.timeout(5.0):
+            await reach_consensus(team, "Which?")
+
+    with pytest.raises(TimeoutError):
+        world.run(impatient())
+    world.run(asyncio.sleep(100.0))
+    assert [event.facts["outcome"] for event in world.trace.events("model_called")] == ["cancelled"] * 2
+    assert [agent.name for agent in world.agents.values() if agent.online] == ["a", "b"]
+
+
+def test_the_recording_of_a_discussion_goes_as_the_discussion_went(tmp_path):
+    async def scenario(world, model):
+        team = drinkers(world, "tea", "coffee", "tea", model=model)
+        judge = world.spawn(LLMAgent("judge", model=model))
+        return await reach_consensus(team, "Which?", options=DRINKS, judge=judge)
+
+    path = tmp_path / "discussion.json"
+    live = simulate(scenario, seed=1, model=record(offline("fast"), path))
+    again = simulate(scenario, seed=1, model=replay(path))
+    assert live.error is None and again.result == live.result and again.result.reached
 
 
 class TestTheTrace:
@@ -337,6 +398,12 @@ class TestBadInput:
             ({"options": ["tea", "Tea "]}, "two or more different ones"),
             ({"options": ["tea", ""]}, "two or more different ones"),
             ({"options": "tea"}, "give a list of names"),
+            ({"options": [1, 2]}, "give a list of names"),
+            ({"options": {"tea", "juice"}}, "give a list"),
+            ({"rule": ["majority"]}, "rule is"),
+            ({"rounds": True}, "rounds is True"),
+            ({"timeout": float("nan")}, "timeout is nan"),
+            ({"judge": False}, "it is no LLMAgent"),
             ({"question": " "}, "the question is ' '"),
             ({"timeout": 0}, "timeout is 0"),
             ({"judge": "ann"}, "it is no LLMAgent"),
@@ -364,8 +431,6 @@ class TestBadInput:
             world.run(reach_consensus([LLMAgent("x"), LLMAgent("y")], "Which?"))
 
     def test_outside_of_a_run(self, world):
-        import asyncio
-
         with pytest.raises(WorldError, match=r"world\.run"):
             asyncio.run(reach_consensus(group(world, "offline", "offline"), "Which?"))
 
@@ -374,3 +439,5 @@ def test_a_form_that_nobody_has_made_known_is_refused_by_name(world):
     (agent,) = group(world, "offline")
     with pytest.raises(InvalidValue, match=r"no form 'Letter'; put a type into world\.named"):
         world.run(agent.fill_in("Dear sir", form="Letter"))
+    with pytest.raises(InvalidValue, match="the prompt is ' '"):
+        world.run(agent.fill_in(" ", form="Letter"))

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from masbook import Crash, FaultPlan, ModelFault, World, simulate
+from masbook import Crash, FaultPlan, ModelFault, Partition, World, simulate
 from masbook.errors import InvalidValue, MasbookError, ModelMisbehaved, ModelUnavailable, TaskFailed, WorldError
 from masbook.lab import charts, frames
 from masbook.llm import LLMAgent, delegate, scripted
@@ -123,6 +123,20 @@ def test_a_worker_has_as_many_in_hand_as_its_concurrency_and_waiting_costs_no_ti
     assert started[started["agent"] == "bob"]["begun"].tolist() == [0.0, 0.0, 4.0]
 
 
+def test_a_long_list_of_things_to_do_is_not_cut(world):
+    manager, team = offline_crew(world, "offline:instant")
+    report = world.run(delegate(manager, team, "\n".join(f"- thing {number}" for number in range(150))))
+    assert [one.title for one in report.subtasks] == [f"thing {number}" for number in range(150)]
+    check(world, report)
+
+
+def test_subtasks_that_are_called_the_same_are_not_the_same(world):
+    manager, team = crew(world, plan(*["Look."] * 5), "All.")
+    report = world.run(delegate(manager, team, "Look five times."))
+    assert len(frames.tasks(world)) == len(report.outcomes.results) == 5
+    check(world, report)
+
+
 class TestOrder:
     def test_who_comes_after_others_knows_their_results(self, world):
         prompts = []
@@ -228,6 +242,32 @@ class TestWhoDoesIt:
         assert [status for _, status in run.result] == ["failed", *["completed"] * 5]
         assert Counter(agent for agent, _ in run.result)["ann"] == 1
 
+    @pytest.mark.parametrize("restart", ["never", "on_crash"])
+    @pytest.mark.parametrize("schedule", ["fifo", "shuffled"])
+    def test_crashes_between_subtasks_and_nothing_is_lost_but_what_it_had_in_hand(self, restart, schedule):
+        async def scenario(world):
+            manager = world.spawn(LLMAgent("boss", model=scripted(plan(*map(str, range(12))), "All.")))
+            workers = [world.spawn(LLMAgent(name, model="offline:fast"), restart=restart) for name in ROLES]
+            report = await delegate(manager, workers, "Twelve.")
+            check(world, report)
+            return [one.status for one in report.outcomes]
+
+        for seed in range(8):
+            plan_of_faults = FaultPlan(appointments=[Crash("ann", at=0.3 + seed / 10)])
+            run = simulate(scenario, seed=seed, schedule=schedule, faults=plan_of_faults)
+            assert Counter(run.result)["completed"] >= 11
+
+    def test_is_cut_off_and_times_out_while_the_others_go_on(self):
+        async def scenario(world):
+            manager, workers = crew(world, plan(*"abcd"), "All.", ann="done", bob="done")
+            report = await delegate(manager, workers, "Four.", timeout=5.0)
+            check(world, report)
+            return frames.tasks(world)["status"].tolist()
+
+        cut = Partition(["ann"], ["boss", "bob", "crew-1"])
+        run = simulate(scenario, seed=1, faults=FaultPlan(appointments=[cut]))
+        assert run.result == ["timed_out", "completed", "timed_out", "completed"]
+
     def test_is_too_slow_and_times_out(self, world):
         manager, workers = crew(world, plan("One."), "Nothing.", ann="done", latency=9.0)
         report = world.run(delegate(manager, workers, "One.", timeout=5.0))
@@ -255,6 +295,19 @@ class TestTheManager:
         with pytest.raises(TaskFailed, match="could not plan") as caught:
             world.run(delegate(world.spawn(LLMAgent("lazy", model=scripted(*[plan()] * 4))), workers, "One."))
         assert isinstance(caught.value.__cause__, ModelMisbehaved)
+
+    @pytest.mark.parametrize("title", ["", "  "])
+    def test_has_to_mend_a_subtask_that_says_nothing(self, world, title):
+        manager, workers = crew(world, plan(title), plan("One."), "All.")
+        assert [one.title for one in world.run(delegate(manager, workers, "One.")).subtasks] == ["One."]
+
+    def test_that_crashes_while_the_others_work_is_an_error_after_all_has_been_done(self):
+        async def scenario(world):
+            await delegate(*offline_crew(world), GOAL)
+
+        run = simulate(scenario, seed=1, faults=FaultPlan(appointments=[Crash("boss", at=1.0)]))
+        assert isinstance(run.error, TaskFailed) and "boss could not put the results together" in str(run.error)
+        assert frames.tasks(run)["status"].tolist() == ["completed"] * 7
 
     def test_may_have_an_output_type_of_its_own(self, world):
         answers = scripted(plan("Count."), {"title": "Ten bees."})

@@ -17,7 +17,7 @@ from pydantic_ai.models.function import FunctionModel
 
 from masbook import FaultPlan, ModelFault, World, simulate
 from masbook.errors import LimitReached
-from masbook.llm import LLMAgent, offline, run_phases, scripted, tool_call
+from masbook.llm import LLMAgent, delegate, offline, reach_consensus, run_phases, scripted, tool_call
 from masbook.llm.seal import EPOCH, RANDOM_ID
 
 PROGRAM = """
@@ -35,7 +35,7 @@ class Verdict(BaseModel):
 
 
 async def society(world):
-    """Agents that are asked, told, fail, call tools at the same time, stream, converse, and work in phases."""
+    """Agents that are asked, told, fail, use tools at the same time, stream, converse, work in phases and in crews."""
 
     def look(place: str) -> str:
         return f"nothing at {place}"
@@ -66,6 +66,8 @@ async def society(world):
     async for _ in pair[0].ask_in_parts("One word is enough."):
         break
     await run_phases(pair, ["What is the risk?", lambda agent, done: str(done[0].results)])
+    await reach_consensus(pair, "Is the risk high?", options=["yes", "no"])
+    await delegate(talker, pair, "Look at the door. Look at the window. Write down both after 1 and 2.")
     await talker.sleep(60)
 
 
@@ -152,4 +154,4 @@ def test_tools_that_are_not_async_run_in_the_thread_of_the_world(world):
 
 def test_outside_a_world_the_offline_model_answers_alike_each_time():
     thinker = Thinker(offline("instant"))
-    assert len({thinker.run_sync("The risk is high.").output for _ in range(3)}) == 1
+    assert len({asyncio.run(thinker.run("The risk is high.")).output for _ in range(3)}) == 1
