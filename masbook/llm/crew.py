@@ -166,8 +166,7 @@ class _Work:
             there = [name for name, one in self.crew.items() if one.online]
             if worker.online or not there:
                 self._record("task_started", number, worker.name, attempt=1)
-                known = [self.told(n) for n in subtask.after]
-                prompt = "\n".join([subtask.title, *(["", "What is known so far:"] if known else []), *known])
+                prompt = "\n".join([subtask.title, *(f"Result of {self.told(n)}" for n in subtask.after)])
                 return await outcome_of(worker, ask(self.chair, worker, self.timeout, prompt=prompt))
         self.notes.append(f"{number} goes to {self._give(number, there)}: {worker.name} is gone")
         return await self._do(number)

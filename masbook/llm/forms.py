@@ -78,7 +78,7 @@ class Form:
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
-            return self._slip(self._choice(schema), schema["enum"])
+            return self._choice(schema)
         options = schema.get("anyOf") or schema.get("oneOf")
         if options:
             return self._member(options, name, depth)
@@ -221,8 +221,10 @@ class Form:
         return text[:most].ljust(least, ".")
 
     def _choice(self, schema: Schema) -> Any:
+        """Return one of the options of a schema; those that are described one by one are no levels to slip on."""
         about = dict(_ABOUT.findall(schema.get("description", "")))
-        return choose(schema["enum"], self.text, self.leaning, about, schema.get("default"))
+        found = choose(schema["enum"], self.text, self.leaning, about, schema.get("default"))
+        return found if about else self._slip(found, schema["enum"])
 
     def _said(self, name: str) -> str:
         """Return an answer to the question in the text, or the reasoning behind it, for fields of these names."""

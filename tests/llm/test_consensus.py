@@ -62,6 +62,19 @@ def test_they_discuss_until_the_judge_finds_that_they_agree(world):
     assert prompt.startswith("What shall we drink?") and "You are c." in prompt
 
 
+def test_what_they_hear_is_what_was_said_in_the_round_before_and_no_earlier(world):
+    prompts = []
+
+    def note(question):
+        prompts.append(question.prompt)
+        return {"answer": "juice"}
+
+    team = group(world, says("tea", "coffee", "coffee"), scripted({"answer": "juice"}, note, note))
+    world.run(reach_consensus(team, "Which?", judge=judge(world, NO, NO, NO)))
+    assert ["a says tea" in prompt for prompt in prompts] == [True, False]
+    assert ["a says coffee" in prompt for prompt in prompts] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("reason", "agree"),
     [("NO_CONSENSUS: tea", False), ("CONSENSUS: tea", False), ("there is no consensus", True)],
@@ -225,11 +238,11 @@ class TestWhoFails:
         assert world.now == 5.0
 
     def test_a_judge_who_fails_is_replaced_by_counting_and_that_is_reported(self, world):
-        team = group(world, says("tea", "tea"), says("coffee", "Tea"))
+        team = group(world, says("tea", "tea"), says("coffee", "Tea"), says("tea", "tea"))
         broken = judge(world, *[ModelUnavailable("no line")] * 2)
         found = world.run(reach_consensus(team, "Which?", judge=broken))
         assert found.reached and found.answer == "tea"
-        assert found.verdicts[0].reason == "judge failed (ModelUnavailable: no line); 1 of 2 say tea"
+        assert found.verdicts[0].reason == "judge failed (ModelUnavailable: no line); 2 of 3 say tea"
         assert [verdict.agree for verdict in found.verdicts] == [False, True]
 
     @pytest.mark.parametrize(
@@ -357,6 +370,7 @@ class TestTheTrace:
         assert (row["outcome"], row["strategy"], row["decision"]) == ("resolved", "discussion", {"answer": "tea"})
         assert row["satisfaction"] == 1.0
         positions = frames.events(world, "position")
+        assert positions["position"][0] == {"answer": "tea", "reasoning": "You like tea."}
         assert positions["round"].tolist() == [1, 1, 1, 2, 2, 2]
         assert charts.conflicts(world) is not None
 

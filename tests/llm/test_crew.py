@@ -148,12 +148,8 @@ class TestOrder:
         subtasks = plan("One.", {"title": "Two.", "after": [1]}, {"title": "Three.", "after": [2, 1]})
         manager, workers = crew(world, subtasks, "All.", done=note)
         world.run(delegate(manager, workers, "Three."))
-        known = "One (ann): done 1"
-        assert prompts == [
-            "One.",
-            f"Two.\n\nWhat is known so far:\n{known}",
-            f"Three.\n\nWhat is known so far:\nTwo (bob): done 2\n{known}",
-        ]
+        known = "Result of One (ann): done 1"
+        assert prompts == ["One.", f"Two.\n{known}", f"Three.\nResult of Two (bob): done 2\n{known}"]
 
     @pytest.mark.parametrize("after", [[2], [1, 1, 2], [5], [0], [-1]])
     def test_what_cannot_be_before_it_is_left_out_and_that_is_said(self, world, after):
@@ -318,7 +314,7 @@ class TestTheManager:
 
 class TestOffline:
     def test_a_plan_has_a_subtask_for_each_sentence_for_whom_it_suits(self, world):
-        report = world.run(delegate(*offline_crew(world, "offline:instant"), GOAL))
+        report = world.run(delegate(*offline_crew(world), GOAL))
         assert [one.title for one in report.subtasks] == [f"{text}." for text in GOAL.rstrip(".").split(". ")]
         assert [one.after for one in report.subtasks] == [[], [], [2], [1], [], [1, 3], []]
         assert [one.worker for one in report.subtasks][:4] == ["ann", "bob", "bob", "ann"]

@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NotRequired
 from uuid import UUID
 
@@ -491,7 +492,8 @@ class TestDiscussions:
     def test_an_option_is_chosen_by_its_name_or_its_description_or_it_is_the_default(self):
         about = Field("anybody", description="Who. ann: finds sources; bob: draws charts")
         schema = create_model("Job", who=(Literal["anybody", "ann", "bob"], about)).model_json_schema()
-        found = [fill(schema, text)["who"] for text in ("ann draws", "two charts", "nothing")]
+        texts = ("ann draws", "two charts", "nothing")
+        found = [fill(schema, text, random=Random(1), slips=1.0)["who"] for text in texts]
         assert found == ["ann", "bob", "anybody"]
 
     def test_points_are_the_items_of_a_list_or_else_the_sentences_that_are_no_headings(self):
