@@ -27,7 +27,7 @@ from masbook.errors import (
 )
 from masbook.lab import charts, frames
 from masbook.llm import LLMAgent, Pool, fan_out, pipeline, scripted
-from masbook.llm.seats import Candidate, fastest, least_loaded, round_robin
+from masbook.llm.strategies import Candidate, fastest, least_loaded, round_robin
 
 
 class Clerk(Agent):
@@ -87,12 +87,12 @@ def never_twice(trace):
     out, busy, doing = {}, Counter(), {}
     for event in trace:
         if event.kind == "acquired":
-            name = event.facts["resource"].removeprefix("agent:")
+            name = event.facts["resource"].partition(":")[2]
             if name in out or busy[name]:
                 return False
             out[name] = event.who
         elif event.kind == "released":
-            del out[event.facts["resource"].removeprefix("agent:")]
+            del out[event.facts["resource"].partition(":")[2]]
         elif event.kind == "task_started":
             if event.who in out:
                 return False
@@ -135,27 +135,6 @@ class TestAsAList:
         assert world.run(pipeline([pool], "Judge.")).output == Verdict(level="by 1")
         assert world.run(fan_out([pool], "Judge.")).results == [Verdict(level="by 2")]
 
-    def test_a_conversation_stays_with_the_agent_that_began_it(self, world):
-        pool = world.spawn(Pool("pool", [LLMAgent(f"w{n}", model="offline:instant") for n in (1, 2, 3)]))
-
-        async def talk():
-            for n in range(4):
-                await asyncio.gather(pool.ask(f"One {n}.", "one"), pool.ask(f"Two {n}.", "two"), pool.ask("Else."))
-
-        world.run(talk())
-        assert [sorted(one.conversations) for one in pool] == [["one"], ["two"], []]
-        assert [len(pool[n].conversations[name]) for n, name in enumerate(("one", "two"))] == [8, 8]
-        assert world.run(pool.ask("Begin.")) and all(len(one.conversations) <= 1 for one in pool)
-
-    def test_a_conversation_that_two_begin_at_once_is_one(self, world):
-        pool = world.spawn(Pool("pool", [LLMAgent(f"w{n}", concurrency=2) for n in (1, 2)]))
-
-        async def talk():
-            await asyncio.gather(pool.ask("One.", "talk"), pool.ask("Two.", "talk"))
-
-        world.run(talk())
-        assert [len(one.conversations) for one in pool] == [1, 0]
-
 
 class TestStrategies:
     def test_round_robin_goes_round_also_where_one_is_slow(self, world):
@@ -177,7 +156,7 @@ class TestStrategies:
     def test_round_robin_does_not_make_a_newcomer_catch_up(self, world):
         pool = world.spawn(Pool("pool", make, size=1, most=2))
         world.run(pool.batch(prompts(20), limit=1))
-        assert Counter(who(world.run(pool.batch(prompts(20))))) == {"clerk_1": 11, "clerk_2": 9}
+        assert Counter(who(world.run(pool.batch(prompts(20))))) == {"clerk_1": 10, "clerk_2": 10}
 
     def test_least_loaded_leaves_the_slow_one_alone(self, world):
         pool = world.spawn(Pool("pool", clerks(1, 10, 1), choose="least_loaded"))
@@ -213,6 +192,38 @@ class TestStrategies:
 
         assert set(who(world.run(scenario()))) == {"jumpy"}
 
+    def test_what_others_have_asked_of_an_agent_counts_as_its_load(self):
+        async def scenario(world, choose):
+            pool, client = world.spawn(Pool("pool", clerks(1, 1), choose=choose)), world.spawn(Agent("client"))
+            await pool.batch(prompts(2))
+            busy = [asyncio.ensure_future(client.request("clerk_1", "ask", prompt="x")) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            assert (pool.candidates()[0].tasks, pool.candidates()[0].load) == (0, 3)
+            outcomes = await pool.batch(prompts(2))
+            await asyncio.gather(*busy)
+            return who(outcomes)
+
+        for choose in ("least_loaded", "fastest"):
+            assert simulate(scenario, seed=1, choose=choose).result == ["clerk_2", "clerk_2"]
+
+    def test_one_of_whom_nothing_is_known_is_tried_also_while_it_works_for_others(self):
+        async def scenario(world):
+            pool, client = world.spawn(Pool("pool", clerks(1), choose="fastest")), world.spawn(Agent("client"))
+            busy = asyncio.ensure_future(client.request("clerk_1", "ask", prompt="x"))
+            await asyncio.sleep(0.1)
+            answer = await pool.ask("y")
+            await busy
+            return answer
+
+        assert simulate(scenario, seed=1).result == "clerk_1: y"
+
+    def test_one_that_gets_slow_is_left_after_some_tasks(self, world):
+        agents = clerks(1, 2)
+        pool = world.spawn(Pool("pool", agents, choose="fastest"))
+        world.run(pool.batch(prompts(30), limit=1))
+        agents[0].seconds = 20.0
+        assert Counter(who(world.run(pool.batch(prompts(30), limit=1))))["clerk_1"] <= 6
+
     def test_own_strategies_see_the_agents_and_may_let_a_task_wait(self, world):
         seen = []
 
@@ -226,7 +237,7 @@ class TestStrategies:
         assert set(who(outcomes)) == {"clerk_2"} and world.now == 3.0
         assert [one.name for one in seen[0]] == ["clerk_1", "clerk_2", "clerk_3"]
         found = pool.candidates()[1]
-        assert (found.load, found.hands, found.given, found.latency) == (0, 1, 3, 1.0)
+        assert (found.load, found.concurrency, found.turn, found.latency) == (0, 1, 3, 1.0)
         assert (found.failures, found.health) == (0.0, "healthy")
         with pytest.raises(AttributeError):
             found.load = 1
@@ -301,14 +312,14 @@ class TestBlackHole:
         assert rate == 0.0 and set(counts.values()) == {10}
 
     def test_the_candidates_say_it(self):
-        def seen(name, latency, failures=0.0, load=0, given=0):
-            return Candidate(name, load, 1, given, latency, failures, "healthy")
+        def seen(name, latency, failures=0.0, load=0, turn=0):
+            return Candidate(name, load, load, 1, turn, latency, failures, "healthy")
 
         assert fastest([seen("a", 1.0), seen("b", 0.5, 0.5)], None).name == "a"
         assert fastest([seen("a", 1.0), seen("b", None)], None).name == "b"
         assert fastest([seen("a", None, load=1)], None) is None
         assert least_loaded([seen("a", 1.0, load=1), seen("b", 9.0)], None).name == "b"
-        assert round_robin([seen("a", 1.0, given=2), seen("b", 9.0, given=1)], None).name == "b"
+        assert round_robin([seen("a", 1.0, turn=2), seen("b", 9.0, turn=1)], None).name == "b"
 
 
 class TestBatch:
@@ -550,7 +561,7 @@ class TestElastic:
         pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 10.0 if n == 1 else 1.0), **options))
         world.run(pool.batch(prompts(3), limit=2))
         shrunk = [event.time for event in world.trace.events("pool") if event.facts["change"] == "shrunk"]
-        assert shrunk == [12.0]
+        assert shrunk == [10.0]
 
     def test_who_has_given_up_waiting_is_no_reason_to_grow_or_to_stay(self):
         async def scenario(world):
@@ -564,6 +575,28 @@ class TestElastic:
             return len(pool)
 
         assert simulate(scenario, seed=1).result == 1
+
+    @pytest.mark.parametrize("seed", [12, 66, 88, 101])
+    def test_work_that_is_given_up_does_not_keep_the_pool_large(self, seed):
+        """An agent told to stop has its hands free in the same instant, but not at once."""
+
+        async def scenario(world):
+            pool = world.spawn(Pool("pool", make, size=4, least=1, most=4, cooldown=3.0))
+            asked = asyncio.ensure_future(pool.batch(prompts(20)))
+            await asyncio.sleep(1.5)
+            asked.cancel()
+            await asyncio.sleep(30.0)
+            return len(pool)
+
+        assert simulate(scenario, seed=seed, schedule="shuffled").result == 1
+
+    def test_who_works_for_others_is_not_stopped(self):
+        async def scenario(world):
+            pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 20.0), size=2, least=1, most=2, cooldown=5.0))
+            answer = await world.spawn(Agent("client")).request("c1", "ask", prompt="x")
+            return answer, [one.name for one in pool]
+
+        assert simulate(scenario, seed=1).result == ("c1: x", ["c1"])
 
     def test_a_time_out_that_is_not_needed_leaves_no_timer(self, world):
         pool = world.spawn(Pool("pool", clerks(1)))
@@ -617,7 +650,7 @@ class TestHealth:
         outcomes = world.run(pool.batch(["crash", "x", "y", "z"]))
         assert [type(one.error) for one in outcomes] == [AgentCrashed, type(None), type(None), type(None)]
         assert world.trace.count("restarted", "clerk_1") == 1
-        assert who(world.run(pool.batch(prompts(2)))) == ["clerk_1", "clerk_2"]
+        assert sorted(who(world.run(pool.batch(prompts(2))))) == ["clerk_1", "clerk_2"]
 
     @pytest.mark.parametrize("agents", [lambda: clerks(1), lambda: make])
     def test_who_waits_for_the_last_one_is_served_when_it_is_restarted_or_replaced(self, world, agents):
@@ -712,20 +745,26 @@ class TestHealth:
         assert set(away) == {"well"} and health == ["unhealthy", "healthy"]
         assert Counter(back) == {"silent": 2, "well": 2}
 
-    def test_a_made_one_that_falls_silent_is_replaced_and_ends_what_it_has_in_hand(self):
+    def test_a_made_one_that_falls_silent_is_replaced_and_who_has_asked_it_learns_it(self):
         async def scenario(world):
             pool = world.spawn(Pool("pool", lambda n: Clerk(f"c{n}", 12.0, heartbeat=1.0), size=2))
-            asked = [asyncio.ensure_future(pool.ask(prompt)) for prompt in prompts(2)]
-            await asyncio.sleep(8.0)
+            asked = await pool.batch(prompts(2))
             more = await pool.batch(prompts(4))
-            found = await asyncio.gather(*asked)
-            await asyncio.sleep(1.0)
-            return found, who(more), [one.name for one in pool], world.bus.agent("c1").state
+            return [one.status for one in asked], who(more), [one.name for one in pool], asked[0]
 
         faults = FaultPlan(appointments=[Pause("c1", at=0.5, seconds=20.0)])
-        found, more, names, state = simulate(scenario, seed=1, faults=faults).result
-        assert found == ["c1: task 0", "c2: task 1"]
-        assert names == ["c3", "c2"] and set(more) == {"c2", "c3"} and state == "offline"
+        statuses, more, names, lost = simulate(scenario, seed=1, faults=faults).result
+        assert statuses == ["failed", "completed"] and names == ["c3", "c2"] and set(more) == {"c2", "c3"}
+        assert isinstance(lost.error, AgentOffline) and lost.seconds == pytest.approx(4.1)
+
+    @pytest.mark.parametrize("fault", [Pause("clerk_1", at=2.0, seconds=60.0), Crash("clerk_1", at=2.0)])
+    def test_a_made_one_that_fails_is_replaced_also_where_nothing_is_asked(self, fault):
+        async def scenario(world):
+            pool = world.spawn(Pool("pool", lambda n: Clerk(f"clerk_{n}", heartbeat=1.0), size=2))
+            await asyncio.sleep(20.0)
+            return [one.name for one in pool]
+
+        assert simulate(scenario, seed=1, faults=FaultPlan(appointments=[fault])).result == ["clerk_3", "clerk_2"]
 
     def test_faults_of_models_are_failures_of_tasks_and_nothing_else(self):
         async def scenario(world):
@@ -758,11 +797,28 @@ class TestEnd:
         assert run.result == (1.0, {AgentOffline}, ["offline", "offline"])
         assert all_ended_once(run.trace)
 
-    def test_a_pool_that_is_restarted_works_again(self, world):
-        pool = world.spawn(Pool("pool", clerks(1, 1)))
+    @pytest.mark.parametrize("agents", [lambda: clerks(1, 1), lambda: make])
+    def test_a_pool_that_is_restarted_works_again_with_its_agents_or_new_ones(self, world, agents):
+        pool = world.spawn(Pool("pool", agents()))
         world.run(_stop(pool))
         pool.restart()
+        if agents() is not make:
+            with pytest.raises(AgentOffline, match="nobody left: clerk_1"):
+                world.run(pool.ask("x"))
+            for one in pool:
+                one.restart()
         assert world.run(pool.batch(prompts(4))).success_rate == 1.0
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_nor_does_one_that_stops_before_it_has_begun(self, seed):
+        async def scenario(world):
+            pool = world.spawn(Pool("pool", clerks(1)))
+            asked = asyncio.ensure_future(pool.batch(prompts(3)))
+            await asyncio.sleep(0)
+            await pool.stop()
+            return (await asked).success_rate
+
+        assert simulate(scenario, seed=seed, schedule="shuffled").result == 0.0
 
     def test_a_pool_that_crashes_hangs_nobody(self):
         async def scenario(world):
@@ -789,24 +845,26 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ({"agents": []}, "a pool of none"),
-            ({}, "a pool of none"),
+            ({"agents": []}, "nobody to ask"),
+            ({}, "nobody to ask"),
             ({"agents": make, "size": 0}, "from 1 up"),
             ({"agents": make, "least": 3, "most": 2}, "ascending"),
             ({"agents": make, "size": 5, "most": 2}, "ascending"),
             ({"agents": make, "least": 0, "most": 2, "size": 1}, "from 1 up"),
             ({"agents": make, "size": 1.5}, "whole number"),
             ({"agents": make, "cooldown": 0}, "more than 0"),
+            ({"agents": make, "cooldown": float("inf")}, "finite"),
             ({"agents": make, "timeout": -1}, "more than 0"),
             ({"agents": make, "choose": "quickest"}, "round_robin, least_loaded, fastest"),
             ({"agents": [Agent("mute")]}, "no LLMAgent"),
-            ({"agents": "ab"}, "list of agents"),
-            ({"agents": None}, "list of agents"),
-            ({"agents": Clerk("a")}, "list of agents"),
+            ({"agents": "ab"}, "list of LLMAgents"),
+            ({"agents": None}, "list of LLMAgents"),
+            ({"agents": Clerk("a")}, "list of LLMAgents"),
             ({"agents": lambda n: "worker"}, "no LLMAgent"),
             ({"agents": [Clerk("a"), Clerk("a")]}, "same name"),
             ({"agents": lambda n: Clerk("a"), "size": 2}, "same name"),
             ({"agents": [Clerk("a")], "size": 3}, "which has its size"),
+            ({"agents": [Clerk("a")], "most": 0}, "from 1 up"),
         ],
     )
     def test_it_is_refused_at_once_and_says_what_to_do(self, options, says):
@@ -816,10 +874,9 @@ class TestBadInput:
     def test_agents_of_two_worlds_make_no_pool(self, world):
         with World(seed=1) as other:
             ann, bob = world.spawn(Clerk("ann")), other.spawn(Clerk("bob"))
-            with pytest.raises(WorldError, match="different worlds"):
-                Pool("pool", [ann, bob])
-            with pytest.raises(WorldError, match="another world"):
-                world.spawn(Pool("pool", [bob]))
+            for agents in ([ann, bob], [bob]):
+                with pytest.raises(WorldError, match="bob lives in another world"):
+                    world.spawn(Pool("pool", agents))
 
     def test_a_namesake_keeps_the_whole_pool_out(self, world):
         world.spawn(Clerk("b"))
