@@ -134,6 +134,7 @@ def test_subtasks_that_are_called_the_same_are_not_the_same(world):
     manager, team = crew(world, plan(*["Look."] * 5), "All.")
     report = world.run(delegate(manager, team, "Look five times."))
     assert len(frames.tasks(world)) == len(report.outcomes.results) == 5
+    assert frames.tasks(world)["task"].is_unique
     check(world, report)
 
 
