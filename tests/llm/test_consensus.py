@@ -175,7 +175,7 @@ class TestOptions:
 
     def test_may_be_anything_that_gives_its_names_once(self, world):
         team = drinkers(world, "tea (green)", "tea (black)", "tea (green)")
-        options = (f"tea ({kind})" for kind in ("black", "green"))
+        options = (f"tea ({kind})" for kind in ("green", "black"))
         found = world.run(reach_consensus(team, "Which?", options=options))
         assert (found.method, found.answer, len(found.rounds)) == ("consensus", "tea (green)", 2)
 
