@@ -47,9 +47,10 @@ def transcript(source: Source | Conversation) -> pd.DataFrame:
         if not _said(content) or talk not in (None, content["talk"]):
             continue
         line = said.setdefault((content["talk"], content.get("number", 0)), _line(letter.row))
-        for copy in letter.copies:
-            line["heard"] += copy.outcome == "handled"
-            line["missed"] += [copy.to] if copy.outcome in _LOST else []
+        heard = {copy.to for copy in letter.copies if copy.outcome == "handled"}  # one of two copies is enough
+        lost = dict.fromkeys(copy.to for copy in letter.copies if copy.outcome in _LOST)
+        line["heard"] += len(heard)
+        line["missed"] += [name for name in lost if name not in heard]
     for request in told.requests():
         name = request.row[SENT["content"]].get("talk")
         if (

@@ -66,6 +66,7 @@ class Conversation:
         self.participants = participants
         self.name, self.timeout = "", PATIENCE
         self.transcript: list[Utterance] = []
+        self.taken: set[int] = set()  # the messages that have been taken in: a bus may deliver one twice
         self._chair: Chair | None = None
         self._usage, self._replies = Spent(), 0
 
@@ -89,7 +90,7 @@ class Conversation:
             one.check_online("take part")
         self.name = world.new_id("talk")
         self._chair = world.spawn(Chair(self.name))
-        self.transcript, self._usage, self._replies = [], Spent(), 0
+        self.transcript, self.taken, self._usage, self._replies = [], set(), Spent(), 0
         for one in self.participants:
             one.talks[self.name] = self
             one.messages = one.conversations[self.name] = []

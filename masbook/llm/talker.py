@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_ai import ToolOutput
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 
-from ..errors import AgentOffline, InvalidValue
+from ..errors import AgentOffline, InvalidValue, ProtocolViolation
 from ..runtime import require
 from ..runtime.agent import Agent
 from ..runtime.capability import capability
@@ -71,7 +71,8 @@ class Talker(Agent):
         if talk not in self.talks and worker is not None and message is not None and message.type is MessageType.TELL:
             return worker.fail(self._over(talk))  # it comes too late, which is nobody's fault
         self._require_in(talk)
-        self.remember(text, talk)
+        if not self._again(talk):
+            self.remember(text, talk)
 
     @capability
     async def fill_in(self, prompt: str, form: str) -> Any:
@@ -85,6 +86,8 @@ class Talker(Agent):
     @capability
     async def take_turn(self, talk: str, prompt: str | None = None) -> Any:
         """Return the model's contribution to a conversation that this agent is in."""
+        if self._again(talk):
+            return None
         try:
             return await self._think(*self._turn(talk, prompt))
         finally:
@@ -93,6 +96,8 @@ class Talker(Agent):
     @capability
     async def take_turn_in_parts(self, talk: str, prompt: str | None = None) -> AsyncIterator[str]:
         """Yield the model's contribution to a conversation that this agent is in, piece by piece."""
+        if self._again(talk):
+            return
         try:
             async with aclosing(self._think_in_parts(*self._turn(talk, prompt))) as parts:
                 async for part in parts:
@@ -145,6 +150,17 @@ class Talker(Agent):
         if prompt is None and isinstance(heard[-1], ModelResponse):
             prompt = "Go on."
         return prompt, talk, Ledger.of(self.world).enter(self.handling(), self.talks[talk].spend())
+
+    def _again(self, talk: str) -> bool:
+        """Return whether the message in hand has come before; it has failed then, and nothing answers it."""
+        message, worker, conversation = self.handling(), current_worker.get(), self.talks.get(talk)
+        if message is None or worker is None or conversation is None:
+            return False
+        if message.id not in conversation.taken:
+            conversation.taken.add(message.id)
+            return False
+        worker.fail(ProtocolViolation(f"{self.name} has had this message of {talk} already"))
+        return True
 
     def _require_in(self, talk: str) -> None:
         if talk not in self.talks:

@@ -131,7 +131,8 @@ class Worker:
                     self.awaits.pop(message.id, None)
                 if not wanted:
                     break
-        requests.answer(agent, message, {"parts": number}, MessageType.END)
+        if self.message is not None:
+            requests.answer(agent, message, {"parts": number}, MessageType.END)
 
     async def answer_query(self, message: Message) -> None:
         """Answer a question about the agent, beside its other work."""

@@ -535,3 +535,27 @@ def test_what_others_call_hearing_is_no_transcript(world):
     assert frames.transcript(world).empty
     with pytest.raises(InvalidValue, match="give a Run, a World or a Trace"):
         Transcript("t")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_message_that_comes_twice_is_heard_once_and_answered_once(seed, concurrency):
+    async def meet(world):
+        turns = {"ann": 2, "bob": 3, "cid": 2}
+        models = {name: scripted(*(f"{name} {n}" for n in range(n)), latency=1.0) for name, n in turns.items()}
+        ann, bob, cid = [world.spawn(LLMAgent(name, model=models[name], concurrency=concurrency)) for name in turns]
+        async with ann | bob | cid as talk:
+            await ann.say("Shall we begin?")
+            await talk.rounds(2)
+            assert "".join([part async for part in bob.reply_in_parts()]) == "bob 2"
+            for one in talk.participants:
+                told = [said.text for said in talk.transcript if said.speaker != one.name]
+                own = [said.text for said in talk.transcript if said.speaker == one.name]
+                assert [text for text in heard(one) if text != "Go on."] == told
+                assert [said.content for said in one.assistant] == own
+
+    run = simulate(meet, seed=seed, schedule="shuffled", faults=FaultPlan(duplicate=1.0))
+    assert run.error is None
+    table = frames.transcript(run)
+    assert table["heard"].tolist() == [2] * 8
+    assert table["missed"].isna().all()
