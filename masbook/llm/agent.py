@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
 from dataclasses import replace
@@ -86,6 +86,11 @@ class LLMAgent(Talker):
         for what, values in (("tools", tools), ("toolsets", toolsets)):
             if not isinstance(values, list | tuple):
                 raise InvalidValue(f"the {what} of {name} are {values!r}: give a list of them")
+        for toolset in toolsets:
+            if not isinstance(toolset, AbstractToolset):
+                raise InvalidValue(f"{name}: {toolset!r} is no toolset; write bus_tools() or capability_tools(agent)")
+        if not isinstance(settings, Mapping | None):
+            raise InvalidValue(f"the settings of {name} are {settings!r}: give a dict, such as {{'temperature': 0.0}}")
         self.instructions = instructions
         if not isinstance(limits, UsageLimits):
             limits = UsageLimits(request_limit=require.whole("limits", limits))

@@ -108,6 +108,6 @@ def _texts(phase: str | Sequence[str | None]) -> str | list[str | None]:
 
 
 def _text(prompt: object) -> str:
-    if not isinstance(prompt, str):
+    if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidValue(f"{prompt!r} is no prompt: give text, a list of texts, or a function that returns text")
     return prompt

@@ -24,7 +24,7 @@ from masbook.errors import (
     Unrecordable,
 )
 from masbook.lab import frames
-from masbook.llm import LLMAgent, scripted, tool_call
+from masbook.llm import LLMAgent, capability_tools, scripted, tool_call
 
 
 class Risk(BaseModel):
@@ -144,7 +144,18 @@ class TestAsking:
         assert not calls(world) and not agent.conversations
 
     @pytest.mark.parametrize(
-        "options", [{"instructions": None}, {"instructions": ["a"]}, {"tools": len}, {"tools": "x"}, {"toolsets": None}]
+        "options",
+        [
+            {"instructions": None},
+            {"instructions": ["a"]},
+            {"tools": len},
+            {"tools": "x"},
+            {"toolsets": None},
+            {"toolsets": [3]},
+            {"toolsets": [capability_tools]},
+            {"settings": 3},
+            {"settings": "cold"},
+        ],
     )
     def test_an_argument_of_the_wrong_kind_is_refused_at_once(self, options):
         with pytest.raises(InvalidValue, match="agent"):

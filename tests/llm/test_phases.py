@@ -211,7 +211,9 @@ def test_cancelled_in_the_middle_it_leaves_nothing_behind(world):
     world.run(until=100)
 
 
-@pytest.mark.parametrize("phases", ["one", [], [7], [["a", 7]], [["a", "b", "c"]], [None], [{"ann": "x"}], None])
+@pytest.mark.parametrize(
+    "phases", ["one", [], [7], [""], [["a", " "]], [["a", 7]], [["a", "b", "c"]], [None], [{"ann": "x"}], None]
+)
 def test_phases_that_are_none_are_refused_at_once(world, phases):
     team = [worker(world, name) for name in ("ann", "bob")]
     with pytest.raises(InvalidValue):
