@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     AgentOffline,
+    InvalidName,
     InvalidValue,
     MailboxFull,
     Undeliverable,
@@ -103,7 +104,10 @@ class MessageBus:
 
     def agent(self, name: str) -> Agent | None:
         """Return the agent of that name, running or not."""
-        return self._agents.get(name)
+        try:
+            return self._agents.get(name)
+        except TypeError:  # a list of names, say
+            raise InvalidName(f"{name!r} is no name: give that of one agent") from None
 
     def subscribe(self, agent: Agent, subscription: Subscription) -> None:
         """Enter a subscription; the security policy may refuse it."""
@@ -210,6 +214,8 @@ class MessageBus:
 
     def _send_through_seams(self, message: Message, agent: Agent | None) -> asyncio.Future[None] | None:
         """Send a message that has many recipients, or that checks, interceptors, rules or listeners want to see."""
+        if agent is None and not isinstance(message.to, str | None):
+            raise InvalidName(f"the recipient is {message.to!r}: give its name")
         for check in self._checks:
             check(message)
         passed: Message | None = message

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InjectedCrash, InvalidValue
 from . import require
@@ -34,6 +34,8 @@ class OnMessage:
 
     def __post_init__(self) -> None:
         require.one_of("action", self.action, ("drop", "delay", "duplicate"))
+        for what in ("to", "sender", "topic"):
+            _named(what, getattr(self, what))
         require.whole("nth", self.nth)
         require.not_negative("seconds", self.seconds)
 
@@ -71,6 +73,7 @@ class Crash:
     restart_after: float | None = None
 
     def __post_init__(self) -> None:
+        _named("agent", self.agent)
         require.not_negative("at", self.at)
         require.not_negative("restart_after", self.restart_after or 0.0)
 
@@ -84,6 +87,7 @@ class Pause:
     seconds: float
 
     def __post_init__(self) -> None:
+        _named("agent", self.agent)
         require.not_negative("at", self.at)
         require.not_negative("seconds", self.seconds)
 
@@ -98,6 +102,7 @@ class Slow:
     end: float = float("inf")
 
     def __post_init__(self) -> None:
+        _named("agent", self.agent)
         require.not_negative("seconds", self.seconds)
         require.not_negative("start", self.start)
         require.not_negative("the duration of the slowness", self.end - self.start)
@@ -121,11 +126,18 @@ class ModelFault:
 
     def __post_init__(self) -> None:
         require.one_of("fault", self.fault, ("rate_limit", "timeout", "malformed", "unavailable"))
+        _named("agent", self.agent)
         require.whole("nth", 1 if self.nth is None else self.nth)
         require.probability("probability", self.probability)
         require.not_negative("start", self.start)
         require.not_negative("the duration of the fault", self.end - self.start)
         require.not_negative("retry_after", self.retry_after or 0.0)
+
+
+def _named(what: str, value: Any) -> None:
+    """Raise InvalidValue unless it is a name: an agent itself, or a list of names, would never be struck."""
+    if not isinstance(value, str) or not value:
+        raise InvalidValue(f"{what} is {value!r}: give one name, such as 'calc'")
 
 
 Appointment = OnMessage | Partition | Crash | Pause | Slow | ModelFault

@@ -17,6 +17,7 @@ from masbook import Agent, FaultPlan, Filter, Message, MessageType, Run, World, 
 from masbook.errors import (
     AgentOffline,
     InvalidInput,
+    InvalidName,
     InvalidValue,
     MailboxFull,
     MasbookError,
@@ -1655,3 +1656,19 @@ class TestRefusedByASeam:
         client = world.spawn(Agent("client"))
         with pytest.raises(InvalidValue, match="timeout"):
             world.run(client.request("a", "ping", timeout=timeout))
+
+
+@pytest.mark.parametrize("to", [lambda agent: agent, lambda agent: [agent.name]], ids=["the agent itself", "a list"])
+@pytest.mark.parametrize("way", ["tell", "request", "stream"])
+def test_a_recipient_that_is_no_name_is_refused_and_leaves_a_trace_that_can_be_written(way, to):
+    async def scenario(world: World):
+        calc, client = world.spawn(Calculator("calc")), world.spawn(Agent("client"))
+        if way == "stream":
+            async for _ in client.stream(to(calc), "add", a=1, b=2):
+                pass
+        else:
+            await getattr(client, way)(to(calc), "add", a=1, b=2)
+
+    run = simulate(scenario)
+    assert isinstance(run.error, InvalidName) and "give" in str(run.error) and "calc" in str(run.error)
+    assert run.digest and run.trace.count("sent") == 0

@@ -11,7 +11,7 @@ from society import Calculator, Recorder, missing
 
 from masbook import Agent, FaultPlan, Filter, MessageType, World, simulate
 from masbook.errors import AgentCrashed, InvalidValue, RequestTimeout
-from masbook.runtime.faults import Crash, OnMessage, Partition, Pause, Slow
+from masbook.runtime.faults import Crash, ModelFault, OnMessage, Partition, Pause, Slow
 
 
 async def chatter(world: World, messages: int = 200, agents: int = 4):
@@ -445,3 +445,18 @@ def test_names_with_brackets_are_struck(make_world):
 def test_a_single_appointment_is_no_list():
     with pytest.raises(InvalidValue, match=r"give a list, such as \[Crash\(agent='a'"):
         FaultPlan(appointments=Crash("a", at=1.0))
+
+
+@pytest.mark.parametrize("name", [Agent("calc"), ["calc", "ann"], None, ""])
+def test_a_fault_for_what_is_no_name_is_refused_instead_of_never_striking(name):
+    for fault in (
+        lambda: Crash(name, at=1.0),
+        lambda: Pause(name, at=1.0, seconds=1.0),
+        lambda: Slow(name, 1.0),
+        lambda: ModelFault("unavailable", agent=name),
+        lambda: OnMessage("drop", to=name),
+        lambda: OnMessage("drop", sender=name),
+        lambda: OnMessage("drop", topic=name),
+    ):
+        with pytest.raises(InvalidValue, match="give one name"):
+            fault()
