@@ -93,9 +93,10 @@ def conclude(
     plan = None if world.faults is None else world.faults.plan
     if not _is_data(result):
         returned, result = result, None
-        error = error or Unrecordable(
-            f"the scenario returned a {type(returned).__name__}: a run is data; return numbers"
-        )
+        hint = "did you forget `await`?" if inspect.isawaitable(returned) else "a run is data; return numbers"
+        if inspect.iscoroutine(returned):
+            returned.close()  # it is never awaited, and the error says so
+        error = error or Unrecordable(f"the scenario returned a {type(returned).__name__}: {hint}")
     return Run(
         name_of(scenario),
         world.seed,
@@ -139,6 +140,9 @@ def _portable(error: Exception) -> Exception:
 def prepare(scenario: Callable[..., Any], params: Mapping[str, Any]) -> None:
     """Check that `scenario(world, **params)` can be run."""
     name = name_of(scenario)
+    if inspect.iscoroutine(scenario):
+        scenario.close()
+        raise NotAsync(f"the scenario has been called already: give {name} itself, not {name}(...)")
     if not (inspect.iscoroutinefunction(scenario) or inspect.iscoroutinefunction(type(scenario).__call__)):
         raise NotAsync(f"the scenario {name} must be a coroutine function: write `async def {name}(world, ...)`")
     try:

@@ -859,6 +859,20 @@ class TestSimulate:
         run = pickle.loads(pickle.dumps(simulate(scenario)))
         assert run.result is None and isinstance(run.error, Unrecordable)
 
+    def test_a_forgotten_await(self):
+        async def scenario(world: World):
+            return world.spawn(Agent("a")).sleep(1.0)
+
+        assert str(simulate(scenario).error) == "the scenario returned a coroutine: did you forget `await`?"
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_scenario_that_has_been_called(self):
+        async def scenario(world: World):
+            return 1
+
+        with pytest.raises(NotAsync, match=r"give scenario itself, not scenario\(\.\.\.\)"):
+            simulate(scenario(None))
+
     @pytest.mark.parametrize("error", [Stuck, BlockedLoop])
     def test_worlds_that_end_badly(self, error):
         async def stuck(world: World):
