@@ -136,6 +136,8 @@ def _parts(answer: Any, asked: Question) -> list[Any]:
     if isinstance(answer, str) and not (asked.outputs and _wraps(asked)):
         return [TextPart(answer)]
     data = to_jsonable_python(answer)
+    if not asked.outputs and isinstance(answer, list) and any(isinstance(each, str) for each in answer):
+        raise InvalidValue(f"the answer {answer!r} is a list, where text is wanted: write scripted(*answers)")
     if not asked.outputs:
         return [TextPart(to_json(answer).decode())]
     form = next((form for form in asked.outputs if type(answer).__name__ in form.name), asked.outputs[0])

@@ -173,3 +173,10 @@ def test_a_shared_script_answers_in_the_order_of_the_calls(world):
     model = scripted("one", "two")
     agents = [world.spawn(LLMAgent(name, model=model)) for name in ("a", "b")]
     assert [world.run(agent.ask("?")) for agent in agents] == ["one", "two"]
+
+
+def test_a_list_of_texts_is_no_text(world):
+    """Who forgets the star hands in one answer, and got it as JSON."""
+    agent = world.spawn(LLMAgent("agent", model=scripted(["one", "two"])))
+    with pytest.raises(InvalidValue, match=r"is a list, where text is wanted: write scripted\(\*answers\)"):
+        world.run(agent.ask("?"))
