@@ -17,14 +17,16 @@ from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, get_origin
 
+from pydantic import BaseModel
 from pydantic_ai import Agent as Thinker
+from pydantic_ai import Tool
 from pydantic_ai.exceptions import UsageLimitExceeded
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
-from ..errors import InvalidValue, LimitReached, MasbookError, describe
+from ..errors import InvalidValue, LimitReached, MasbookError, WorldError, describe
 from ..runtime import require
 from ..runtime.capability import Capability, capability
 from ..runtime.message import Message, MessageType
@@ -86,6 +88,11 @@ class LLMAgent(Talker):
         for what, values in (("tools", tools), ("toolsets", toolsets)):
             if not isinstance(values, list | tuple):
                 raise InvalidValue(f"the {what} of {name} are {values!r}: give a list of them")
+        for one in tools:
+            if not (callable(one) or isinstance(one, Tool)):
+                raise InvalidValue(f"a tool of {name} is {one!r}: give a function; a toolset belongs into `toolsets`")
+        if isinstance(output_type, str | BaseModel):
+            raise InvalidValue(f"{name} has output_type={output_type!r}: give a type, such as int")
         for toolset in toolsets:
             if not isinstance(toolset, AbstractToolset):
                 raise InvalidValue(f"{name}: {toolset!r} is no toolset; write bus_tools() or capability_tools(agent)")
@@ -197,6 +204,8 @@ class LLMAgent(Talker):
     @contextmanager
     def _exchange(self, conversation: str | None, budget: Budget) -> Iterator[tuple[dict[str, Any], Keep]]:
         """Give the options of a run and what keeps its messages; end it with masbook's errors."""
+        if asyncio.get_running_loop() is not self.world.loop:
+            raise WorldError(f"nothing runs here in which {self.name} could think: write world.run(agent.ask(...))")
         began, facts = self.now, dict[str, Any](outcome="cancelled")
         history = [] if conversation is None else self.conversations.get(conversation, [])
         run = self.world.new_id("run")

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_ai.messages import ModelResponse, TextPart
 
-from ..errors import AgentOffline, InvalidValue, LimitReached, MasbookError, RequestCycle, describe
+from ..errors import AgentOffline, InvalidValue, LimitReached, MasbookError, RequestCycle, WorldError, describe
 from ..runtime import require
 from ..runtime.message import Message
 from .budget import Budget, Spent
@@ -86,6 +86,8 @@ class Conversation:
         if self._chair is not None:
             raise InvalidValue(f"{self!r} is open already; write {self!r} again for another conversation")
         world = world_of(self.participants)
+        if asyncio.get_running_loop() is not world.loop:
+            raise WorldError(f"nothing runs here in which {self!r} could talk: write world.run(...)")
         for one in self.participants:
             one.check_online("take part")
         self.name = world.new_id("talk")

@@ -559,3 +559,17 @@ def test_a_message_that_comes_twice_is_heard_once_and_answered_once(seed, concur
     table = frames.transcript(run)
     assert table["heard"].tolist() == [2] * 8
     assert table["missed"].isna().all()
+
+
+def test_a_conversation_where_no_world_runs_says_so(world):
+    """Opened in a cell of a notebook, it failed with a future of another loop."""
+    ann, bob = team(world, "ann", "bob")
+
+    async def meet():
+        async with ann | bob:
+            await ann.say("Hello.")
+            return await bob.reply()
+
+    with pytest.raises(WorldError, match=r"nothing runs here in which ann \| bob could talk: write world\.run"):
+        asyncio.run(meet())
+    assert not ann.talks and world.run(meet())

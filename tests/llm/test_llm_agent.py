@@ -22,6 +22,7 @@ from masbook.errors import (
     ModelRefused,
     ModelTimeout,
     Unrecordable,
+    WorldError,
 )
 from masbook.lab import frames
 from masbook.llm import LLMAgent, capability_tools, scripted, tool_call
@@ -670,3 +671,30 @@ def test_calls_without_a_known_price_are_flagged(world):
 def test_a_world_without_calls_has_an_empty_table(world):
     table = frames.model_calls(world)
     assert table.empty and table["attempts"].dtype == "int64"
+
+
+class TestSlips:
+    """What somebody does who sees this for the first time; each error says what to write instead."""
+
+    def test_asked_by_await_where_no_world_runs(self, world):
+        """In a cell of a notebook `await agent.ask(...)` ran into the time limit of the model."""
+        agent = world.spawn(LLMAgent("agent", model=scripted("Yes.", "Yes.")))
+        for question in (lambda: agent.ask("?"), lambda: anext(aiter(agent.ask_in_parts("?")))):
+            with pytest.raises(WorldError, match=r"nothing runs here in which agent .*write world\.run"):
+                asyncio.run(question())
+        assert [world.run(agent.ask("?")) for _ in range(2)] == ["Yes.", "Yes."]
+
+    def test_asked_in_the_run_of_another_world(self, world):
+        agent = World(2).spawn(LLMAgent("agent", model=scripted("Yes.")))
+        with pytest.raises(WorldError, match="nothing runs here"):
+            world.run(agent.ask("?"))
+
+    @pytest.mark.parametrize("tool", ["look_up", FunctionToolset(), ("look_up",), 7])
+    def test_a_tool_that_is_no_function(self, tool):
+        with pytest.raises(InvalidValue, match=r"a tool of agent is .*: give a function; a toolset .*`toolsets`"):
+            LLMAgent("agent", tools=[tool])
+
+    @pytest.mark.parametrize("output_type", ["int", Risk(level="low", reasons=[])])
+    def test_an_output_type_that_is_no_type(self, output_type):
+        with pytest.raises(InvalidValue, match="give a type, such as int"):
+            LLMAgent("agent", output_type=output_type)
