@@ -219,6 +219,11 @@ class TestWhoFails:
         assert (found.method, found.answer, found.reason) == ("none", None, "only 1 of 3 agents are left")
         assert len(found.rounds) == 1 and not found.verdicts
 
+    def test_two_of_four_who_are_left_agree_for_nobody_else(self, world):
+        broken = [scripted(ModelUnavailable("no line")) for _ in "cd"]
+        found = world.run(reach_consensus(group(world, says("tea"), says("tea"), *broken), "Which?"))
+        assert (found.method, found.reason) == ("none", "only 2 of 4 agents are left")
+
     def test_nobody_left_decides_nothing_and_it_is_said_why(self, world):
         team = group(world, *(scripted(ModelUnavailable("no line")) for _ in "ab"))
         found = world.run(reach_consensus(team, "Which?"))
