@@ -59,7 +59,8 @@ function ring(count, width) {
       const away = radius + (count > 12 && i % 2 ? 28 : 0);
       return [x, y, radius, "middle", 0, sin < 0 ? -away - 21 : away + 16, 14];
     }
-    return [x, y, radius, cos < 0 ? "end" : "start", Math.sign(cos) * (radius + 9), -1, 20];
+    const room = (cos < 0 ? x : width - x) - radius - 9; // to the edge; a letter takes 7.5
+    return [x, y, radius, cos < 0 ? "end" : "start", Math.sign(cos) * (radius + 9), -1, Math.min(20, Math.floor(room / 7.5))];
   });
   return { height, spots };
 }

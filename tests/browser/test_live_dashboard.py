@@ -134,3 +134,20 @@ def test_an_error_of_the_scenario_is_on_the_page(lab: Any, run_notebook: Callabl
     dashboard.press("play")
     dashboard.says("failed")
     expect(dashboard.root.locator(".masbook-error")).to_have_text("ValueError: no <salt> left\n")
+
+
+def test_long_names_stay_within_the_picture(lab: Any, run_notebook: Callable[[str], Page]) -> None:
+    setup = (
+        "from masbook import Agent\nfrom masbook.lab import Dashboard\n"
+        "async def crowd(world):\n    [world.spawn(Agent(f'consensus-{n}-judge')) for n in range(11)]"
+    )
+    page = run_notebook(lab.write("long.ipynb", setup, "Dashboard(crowd)"))
+    dashboard = Played(page)
+    dashboard.press("play")
+    dashboard.says("finished")
+    canvas = dashboard.root.locator(".masbook-canvas").bounding_box()
+    labels = [label.bounding_box() for label in dashboard.root.locator(".masbook-canvas text.name").all()]
+    assert canvas is not None and len(labels) == 11
+    for label in labels:
+        assert label is not None
+        assert canvas["x"] <= label["x"] and label["x"] + label["width"] <= canvas["x"] + canvas["width"]
