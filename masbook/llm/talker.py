@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from .conversation import Conversation
 
 OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools, where they are not given
+_ONCE = ("hear", "take_turn", "take_turn_in_parts")  # twice, they would spoil the history
+    "hear",
+    "take_turn",
+    "take_turn_in_parts",
+)  # what would spoil a history if a bus that delivers twice had its way
 around: ContextVar[tuple[Conversation, ...]] = ContextVar("the conversations around the code that runs", default=())
 
 
@@ -154,8 +159,8 @@ class Talker(Agent):
     def _again(self, talk: str) -> bool:
         """Return whether the message in hand has come before; it has failed then, and nothing answers it."""
         message, worker, conversation = self.handling(), current_worker.get(), self.talks.get(talk)
-        if message is None or worker is None or conversation is None:
-            return False
+        if message is None or message.topic not in _ONCE or worker is None or conversation is None:
+            return False  # called, perhaps from within other work
         if message.id not in conversation.taken:
             conversation.taken.add(message.id)
             return False

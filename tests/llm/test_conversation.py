@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import RunContext
 
-from masbook import Agent, Crash, FaultPlan, World, on, simulate
+from masbook import Agent, Crash, FaultPlan, World, capability, on, simulate
 from masbook.errors import AgentCrashed, AgentOffline, InvalidValue, LimitReached, ScriptExhausted, WorldError
 from masbook.lab import Transcript, frames
 from masbook.llm import Conversation, LLMAgent, fan_out, offline, pipeline, scripted, tool_call
@@ -573,3 +573,20 @@ def test_a_conversation_where_no_world_runs_says_so(world):
     with pytest.raises(WorldError, match=r"nothing runs here in which ann \| bob could talk: write world\.run"):
         asyncio.run(meet())
     assert not ann.talks and world.run(meet())
+
+
+def test_who_takes_in_several_things_while_at_other_work_hears_all_of_them(world):
+    class Reader(LLMAgent):
+        @capability
+        async def read(self, talk: str) -> None:
+            for page in ("one", "two"):
+                await self.hear(talk, page)
+
+    reader, (ann,) = world.spawn(Reader("reader", model="offline:instant")), team(world, "ann")
+
+    async def meet():
+        async with reader | ann as talk:
+            await ann.request("reader", "read", {"talk": talk.name})
+            return heard(reader)
+
+    assert world.run(meet()) == ["one", "two"]
