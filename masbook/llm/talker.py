@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 OUTPUT = "final_result"  # how pydantic-ai begins the names of output tools, where they are not given
 _ONCE = ("hear", "take_turn", "take_turn_in_parts")  # twice, they would spoil the history
-    "hear",
-    "take_turn",
-    "take_turn_in_parts",
-)  # what would spoil a history if a bus that delivers twice had its way
 around: ContextVar[tuple[Conversation, ...]] = ContextVar("the conversations around the code that runs", default=())
 
 
