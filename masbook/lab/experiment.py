@@ -43,6 +43,8 @@ def sweep(
     that failed, else None) and `digest`. A run that fails is a row like any other. A terminal shows a bar meanwhile.
     InvalidValue for bad input.
     """
+    if not isinstance(grid, Mapping | None):
+        raise InvalidValue(f"the grid is {grid!r}: give a dict from parameters to their values, such as {{'n': [1, 2]}}")
     jobs = list(_jobs(scenario, dict(grid or {}), _listed("seeds", seeds), faults, schedule))
     # without a terminal there is no bar: a notebook would keep it among its outputs
     rows = [_row(label, play()) for label, play in tqdm(jobs, unit="run", leave=False, disable=None)]

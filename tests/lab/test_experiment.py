@@ -216,3 +216,9 @@ def test_bad_comparisons_are_refused(change, named):
 def test_one_level_alone_has_nothing_to_be_compared_with():
     with pytest.raises(InvalidValue, match="nothing to compare"):
         compare(paired_table().query("agents == 2"), "score", by="agents")
+
+
+@pytest.mark.parametrize("grid", [["n"], "n", [("n", [1])], 3])
+def test_a_grid_that_is_no_dict(grid):
+    with pytest.raises(InvalidValue, match="give a dict from parameters to their values"):
+        sweep(scalar, grid, seeds=[1])
