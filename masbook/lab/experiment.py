@@ -44,7 +44,7 @@ def sweep(
     InvalidValue for bad input.
     """
     if not isinstance(grid, Mapping | None):
-        raise InvalidValue(f"the grid is {grid!r}: give a dict from parameters to their values, such as {{'n': [1, 2]}}")
+        raise InvalidValue(f"the grid is {grid!r}: give a dict from parameters to their values, as {{'n': [1, 2]}}")
     jobs = list(_jobs(scenario, dict(grid or {}), _listed("seeds", seeds), faults, schedule))
     # without a terminal there is no bar: a notebook would keep it among its outputs
     rows = [_row(label, play()) for label, play in tqdm(jobs, unit="run", leave=False, disable=None)]
