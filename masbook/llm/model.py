@@ -71,7 +71,7 @@ def find_model(name: str | Model | None = None, *, base_url: str | None = None, 
     if kind == "offline":
         from .offline_model import offline
 
-        return offline(rest or "balanced")
+        return offline(rest if ":" in name else "balanced")
     if kind == "replay":
         from .recording import replay
 
@@ -103,13 +103,16 @@ def _named(name: str) -> Model:
 def _at(name: str, base_url: str, api_key: str | None) -> Model:
     """Return a model behind an address that speaks the OpenAI format."""
     from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.profiles.openai import OpenAIModelProfile
     from pydantic_ai.providers.openai import OpenAIProvider
 
     if not _ADDRESS.fullmatch(str(base_url)):
         shown = redact(repr(base_url))
         raise InvalidValue(f"base_url is {shown}: give an address, without a key, such as 'http://127.0.0.1:8000/v1'")
     key = api_key or os.environ.get(KEY) or "none"  # never that of OpenAI: the address may be anybody's
-    return OpenAIChatModel(name.removeprefix("openai:"), provider=OpenAIProvider(base_url=base_url, api_key=key))
+    provider = OpenAIProvider(base_url=base_url, api_key=key)
+    whole = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)  # else what breaks off counts as said
+    return OpenAIChatModel(name.removeprefix("openai:"), provider=provider, profile=whole)
 
 
 class ObservedModel(WrapperModel):

@@ -110,7 +110,7 @@ def remote(model: Model) -> bool:
 def _brief(text: str, model: Model) -> str:
     """Return a text in one line, without keys; that of the model's own client too."""
     key = getattr(getattr(model, "client", None), "api_key", None)
-    text = text.replace(key, "[key]") if isinstance(key, str) and len(key) >= 8 else text
+    text = text.replace(key, "[key]") if isinstance(key, str) and len(key) > len("none") else text
     return redact(" ".join(_VISIT.sub("", text).split()))[:600]
 
 

@@ -144,6 +144,17 @@ def cut(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     return None
 
 
+def hang_up(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+    """Begin a stream that ends with the connection, as in HTTP/1.0, and hang up in the middle of it."""
+    chunk = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "tiny-1"}
+    choice = {"index": 0, "delta": {"content": "Once upon"}, "finish_reason": None}
+    handler.send_response(200)
+    handler.send_header("content-type", "text/event-stream")
+    handler.send_header("connection", "close")
+    handler.end_headers()
+    handler.wfile.write(f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n".encode())
+
+
 def hang(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     """Send nothing as long as the server lives."""
     handler.server.outer.released.wait(20)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.usage import RequestUsage
-from server import Server, call, completion, cut, hang, raw, say, send, stall, status
+from server import Server, call, completion, cut, hang, hang_up, raw, say, send, stall, status
 
 from masbook import Agent, FaultPlan, ModelFault, World, simulate
 from masbook.errors import (
@@ -80,7 +80,19 @@ class TestNames:
 
     @pytest.mark.parametrize(
         "name",
-        ["gpt", "nobody:nothing", "offline:huge", "", " ", 7, "openai", "OFFLINE", "openai:", "openai:@http://a/v1"],
+        [
+            "gpt",
+            "nobody:nothing",
+            "offline:huge",
+            "offline:",
+            "",
+            " ",
+            7,
+            "openai",
+            "OFFLINE",
+            "openai:",
+            "openai:@http://a",
+        ],
     )
     def test_an_unknown_name_lists_what_there_is(self, name):
         with pytest.raises(UnknownModel, match=r"offline|balanced"):
@@ -285,6 +297,20 @@ class TestFaultsOverHttp:
             with pytest.raises(ModelTimeout):
                 real.run(listen())
         assert outcomes(real) == ["timed_out"]
+
+    def test_a_stream_that_ends_before_the_answer_does(self, real):
+        """The connection is closed as it would be at the end, and only the missing reason to finish tells."""
+        heard = []
+        with Server(hang_up) as server:
+            agent = thinker(real, server)
+
+            async def listen():
+                async for text in agent.ask_in_parts("Hi!"):
+                    heard.append(text)
+
+            with pytest.raises(ModelMisbehaved, match="finish_reason"):
+                real.run(listen())
+        assert heard == ["Once upon"] and outcomes(real) == ["misbehaved"]
 
     def test_nobody_listens(self, real, monkeypatch):
         monkeypatch.setattr("masbook.llm.model.BACKOFF", 0.01)

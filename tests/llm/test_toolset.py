@@ -239,6 +239,30 @@ class TestCapabilities:
         ((text, good),) = eval(world.run(asked))
         assert (good, text.split(":")[0]) == (False, "RequestCycle") and world.now == 0
 
+    @pytest.mark.parametrize("by_message", [False, True])
+    def test_what_an_agent_can_do_itself_is_a_tool_of_its_own(self, world, by_message):
+        class Clerk(LLMAgent):
+            @capability
+            async def add(self, a: int, b: int) -> int:
+                """Add two numbers."""
+                await self.sleep(0.5)
+                return a + b
+
+            @capability
+            async def count(self, to: int) -> AsyncIterator[int]:
+                """Count."""
+                for number in range(to):
+                    yield number
+
+        calls = tool_call("add", a=1, b=2), tool_call("count", to=3), tool_call("add", a=1, b="x")
+        model = scripted(*calls, lambda asked: str([result for _, result, _ in asked.results]))
+        clerk = world.spawn(Clerk("clerk", toolsets=[capability_tools("clerk", "add", "count")], model=model))
+        client = world.spawn(Agent("client"))
+        asked = client.request("clerk", "ask", prompt="Go.") if by_message else clerk.ask("Go.")
+        first, second, third = eval(world.run(asked))
+        assert (first, second, world.now) == (3, [0, 1, 2], 0.5)
+        assert third.startswith("InvalidInput") and "b" in third
+
     def test_two_that_are_given_to_each_other(self, world):
         for name, other in (("ada", "ben"), ("ben", "ada")):
             model = scripted(tool_call("ask", prompt="You do it."), lambda asked: str(asked.results[-1][1]))

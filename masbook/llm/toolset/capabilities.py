@@ -32,7 +32,8 @@ def capability_tools(
 
     An agent given by its name is looked up whenever the model is called, so that it may come, go and be replaced. The
     result of a tool is plain data, of a stream the list of its parts; after `timeout` virtual seconds the agent is told
-    to stop. `prefix` tells the tools of several agents apart. InvalidValue for what the agent cannot do.
+    to stop. An agent that is given its own capabilities calls them, without a message. `prefix` tells the tools of
+    several agents apart. InvalidValue for what the agent cannot do.
 
         LLMAgent("planner", toolsets=[capability_tools(orchestrator, "execute", "status"), capability_tools("oracle")])
     """
@@ -89,24 +90,27 @@ class Offer:
 
     def _tool(self, name: str, offer: Capability | None) -> Tool[LLMAgent]:
         async def call(ctx: RunContext[LLMAgent], /, **arguments: Any) -> Any:
-            self._check(ctx.deps, name)
+            me = ctx.deps
+            self._check(me)
+            if offer is not None and self.to == me.name and name not in QUERIES:  # a request would wait for itself
+                if hasattr(LLMAgent, name):
+                    raise RequestCycle(f"{me.name} -> {me.name}: that is you; ask another agent, or do without")
+                result: Any = offer.function(me, **offer.validate(arguments))
+                return await self._collected(result, name) if offer.streams else freeze(await result)
             if offer is not None and offer.streams:
-                return await self._collected(ctx.deps, name, arguments)
-            return freeze(await ctx.deps.request(self.to, name, arguments, timeout=self.timeout, on_timeout="cancel"))
+                return await self._collected(me.stream(self.to, name, arguments, timeout=None), name)
+            return freeze(await me.request(self.to, name, arguments, timeout=self.timeout, on_timeout="cancel"))
 
         described = (offer.description if offer is not None else "") or f"Ask {self.to} to {name}."
         schema = {"type": "object"} if offer is None else offer.input_schema
         return Tool.from_schema(call, self.prefix + name, described, schema, takes_ctx=True)
 
-    def _check(self, me: Agent, name: str) -> None:
+    def _check(self, me: Agent) -> None:
         if self.agent is not None and not self.agent.unborn and self.agent.world is not me.world:
             raise WorldError(f"{self.to} lives in another world than {me.name}; spawn them in one")
-        if self.to == me.name and name not in QUERIES:
-            raise RequestCycle(f"{me.name} -> {me.name}: it would wait for itself; ask another agent, or do without")
 
-    async def _collected(self, me: Agent, name: str, arguments: dict[str, Any]) -> list[Any]:
+    async def _collected(self, stream: Any, name: str) -> list[Any]:
         """Return the parts of a stream, if it ends in time."""
-        stream: Any = me.stream(self.to, name, arguments, timeout=None)
         try:
             async with asyncio.timeout(self.timeout), aclosing(stream) as parts:
                 return [freeze(part) async for part in parts]
