@@ -8,6 +8,7 @@ model with `model=`, see `find_model`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -83,21 +84,7 @@ class LLMAgent(Talker):
         MissingKey, and InvalidValue for an output type without a schema.
         """
         super().__init__(name, output_type, **options)
-        if not isinstance(instructions, str):
-            raise InvalidValue(f"the instructions of {name} are {instructions!r}: give text")
-        for what, values in (("tools", tools), ("toolsets", toolsets)):
-            if not isinstance(values, list | tuple):
-                raise InvalidValue(f"the {what} of {name} are {values!r}: give a list of them")
-        for one in tools:
-            if not (callable(one) or isinstance(one, Tool)):
-                raise InvalidValue(f"a tool of {name} is {one!r}: give a function; a toolset belongs into `toolsets`")
-        if isinstance(output_type, str | BaseModel):
-            raise InvalidValue(f"{name} has output_type={output_type!r}: give a type, such as int")
-        for toolset in toolsets:
-            if not isinstance(toolset, AbstractToolset):
-                raise InvalidValue(f"{name}: {toolset!r} is no toolset; write bus_tools() or capability_tools(agent)")
-        if not isinstance(settings, Mapping | None):
-            raise InvalidValue(f"the settings of {name} are {settings!r}: give a dict, such as {{'temperature': 0.0}}")
+        _check(name, instructions, output_type, tools, toolsets, settings)
         self.instructions = instructions
         if not isinstance(limits, UsageLimits):
             limits = UsageLimits(request_limit=require.whole("limits", limits))
@@ -242,6 +229,31 @@ class LLMAgent(Talker):
         facts = {"conversation": conversation, "reason": reason, "limit": limit}
         self.world.trace.record("conversation_stopped", self.name, **facts)
         return LimitReached(f"{self.name} ends the conversation: {limit}; raise its `hops` or `limits` to go on")
+
+
+def _check(name: str, instructions: Any, output_type: Any, tools: Any, toolsets: Any, settings: Any) -> None:
+    """Raise InvalidValue for what an LLMAgent cannot be made of, saying what to give instead."""
+    if not isinstance(instructions, str):
+        raise InvalidValue(f"the instructions of {name} are {instructions!r}: give text")
+    if isinstance(output_type, str | BaseModel):
+        raise InvalidValue(f"{name} has output_type={output_type!r}: give a type, such as int")
+    if not isinstance(settings, Mapping | None):
+        raise InvalidValue(f"the settings of {name} are {settings!r}: give a dict, such as {{'temperature': 0.0}}")
+    for what, values in (("tools", tools), ("toolsets", toolsets)):
+        if not isinstance(values, list | tuple):
+            raise InvalidValue(f"the {what} of {name} are {values!r}: give a list of them")
+    for one in tools:
+        if not (callable(one) or isinstance(one, Tool)):
+            raise InvalidValue(f"a tool of {name} is {one!r}: give a function; a toolset belongs into `toolsets`")
+        if (
+            inspect.isfunction(one)
+            and inspect.getfullargspec(one).args[:1] == ["ctx"]
+            and "ctx" not in one.__annotations__
+        ):
+            raise InvalidValue(f"the tool {one.__name__} of {name} has a `ctx` of no type: write ctx: RunContext")
+    for toolset in toolsets:
+        if not isinstance(toolset, AbstractToolset):
+            raise InvalidValue(f"{name}: {toolset!r} is no toolset; write bus_tools() or capability_tools(agent)")
 
 
 def _require_distinct(name: str, toolsets: Sequence[AbstractToolset[Any]]) -> None:

@@ -694,6 +694,15 @@ class TestSlips:
         with pytest.raises(InvalidValue, match=r"a tool of agent is .*: give a function; a toolset .*`toolsets`"):
             LLMAgent("agent", tools=[tool])
 
+    def test_a_tool_whose_context_has_no_type(self):
+        """A model would have to fill it in."""
+
+        async def look_up(ctx, order: str) -> str:
+            return order
+
+        with pytest.raises(InvalidValue, match=r"look_up .*write ctx: RunContext"):
+            LLMAgent("agent", tools=[look_up])
+
     @pytest.mark.parametrize("output_type", ["int", Risk(level="low", reasons=[])])
     def test_an_output_type_that_is_no_type(self, output_type):
         with pytest.raises(InvalidValue, match="give a type, such as int"):
