@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from typing import Any
 
 from .forms import Schema, fill
+from .orders import ordered
 from .reading import aspects, read
 from .texts import likeness, points, sentences, summary, unlabelled, words
 
@@ -21,6 +23,7 @@ _USE = re.compile(r"(?i)\buse (?:it|this|this tool) (?:when|if|for) ([^.!?]+)")
 _IF = re.compile(r"(?i)\b(?:if|when)\b")
 _CASE = re.compile(r"(?i)[,;:]\s|\b(?:or|if|when)\b")  # what lies between two cases of a condition
 _MERE = re.compile(r"(?i)\b(?:only|always|at once|everything|anything|something|must|should|can|could|any|all|there)\b")
+_ME = re.compile(r"\bYou are ([\w-]+)")
 _NEVER = re.compile(r"(?i)\b(?:never|not|don't|without)\b")
 
 
@@ -64,15 +67,22 @@ class Answer:
 
 def answer(question: Question) -> Answer:
     """Return a call of the tool that the prompt asks for, else the output that is wanted."""
-    tool = choose_tool(question)
+    tool, named = _order(question) or (choose_tool(question), {})
     if tool is not None:
-        return Answer(calls=((tool.name, _filled(tool.schema, question)),))
+        return Answer(calls=((tool.name, _filled(tool.schema, question) | named),))
     if question.outputs:
         output = max(question.outputs, key=lambda tool: likeness(question.prompt, f"{tool.name} {tool.description}"))
         return Answer(calls=((output.name, _filled(output.schema, question)),))
     if question.schema is not None:
         return Answer(json.dumps(_filled(question.schema, question)))
     return Answer(speak(question))
+
+
+def _order(question: Question) -> tuple[Tool, dict[str, Any]] | None:
+    """Return what the prompt orders, unless that is to pass something on to the one who reads it."""
+    found = None if question.results or not question.tools else ordered(question.tools, question.prompt)
+    me = _ME.search(question.instructions)
+    return None if found and me and me[1] in found[1].values() else found
 
 
 def choose_tool(question: Question) -> Tool | None:
@@ -135,4 +145,7 @@ def speak(question: Question) -> str:
 
 def _filled(schema: Schema, question: Question) -> Any:
     text = "\n".join([question.prompt, *(str(result) for _, result, _ in question.results)])
-    return fill(schema, text, leaning=question.instructions, random=question.random, slips=question.slips)
+    told = [result for _, result, succeeded in question.results if succeeded and isinstance(result, Mapping)]
+    known = {name: value for result in told for name, value in result.items()}
+    leaning, random, slips = question.instructions, question.random, question.slips
+    return fill(schema, text, leaning=leaning, random=random, slips=slips, known=known)

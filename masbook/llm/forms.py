@@ -15,8 +15,8 @@ from math import inf, nextafter
 from random import Random
 from typing import Any
 
-from .patterns import matching
-from .positions import alternatives, positions, stance, verdict, without_positions
+from .patterns import FORMATS, matching
+from .positions import alternatives, choose, mentions, stance, verdict
 from .reading import facts
 from .texts import COMMON, labelled, likeness, pairs, points, summary, words
 
@@ -26,6 +26,7 @@ LONGEST = 1000  # objects in a list, where the schema does not say
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w-])")
 _QUOTED = re.compile(r"""(?<!\w)(?:"([^"\n]+)"|'([^'\n]+)'(?!\w))""")
 _FREE = {"type", "title", "description", "default", "items", "additionalProperties"}  # all that a plain field may have
+_TYPES = {str: ("string",), int: ("integer", "number"), float: ("number",), bool: ("boolean",)}
 _CODE = re.compile(r"[A-Z]+\d+|\w+[_-]\w+")
 _PROPER = re.compile(r"[A-Z]+\d+|\b[a-z]+_\w+|(?<=[\w,] )[A-Z]\w+(?: [A-Z]\w+)*")  # what is written like a name
 _IDENTIFIER = re.compile(
@@ -34,31 +35,24 @@ _IDENTIFIER = re.compile(
 )
 _ABOUT = re.compile(r"([\w-]+): ([^;]+)")  # what a description says of options
 _ORDER = re.compile(r"(?i)(?:please )?(?:send|tell|broadcast|write|say|announce|post)\b[^.!?:\n]*: +([^\s'\"].*)")
-_FORMATS = {
-    "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
-    "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:Z|[+-]\d{2}:\d{2})?)?", "2026-01-01T00:00:00Z"),
-    "time": (r"\b\d{2}:\d{2}(?::\d{2})?\b", "00:00:00"),
-    "duration": (r"\bP(?=[\dT])[\dDTHMS]+\b", "PT0S"),
-    "uuid": (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
-    "uri": (r"https?://[^\s\"'<>]+[\w/]", "https://unknown.example"),
-    "uuid4": (r"\b[0-9a-f]{8}-[0-9a-f]{4}-4(?:[0-9a-f]{3}-){2}[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
-    "ipv4": (r"\b(?:\d{1,3}\.){3}\d{1,3}\b", "127.0.0.1"),
-    "ipv6": (r"\b(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}\b", "::1"),
-    "base64": (r"\b(?:[A-Za-z0-9+/]{4})+={1,2}", "bm9uZQ=="),
-    "email": (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "unknown@example.com"),
-    "application/json": (r"\{[^{}]*\}", "null"),
-}
 
 
 def fill(
-    schema: Schema, text: str, *, leaning: str = "", random: Random | None = None, slips: float = 0.0, name: str = ""
+    schema: Schema,
+    text: str,
+    *,
+    leaning: str = "",
+    random: Random | None = None,
+    slips: float = 0.0,
+    known: Mapping[str, Any] = {},
 ) -> Any:
     """Return data that fits the JSON schema; the same text gives the same, but for slips drawn from `random`.
 
-    `leaning` is a text that decides between options where the text names none more than the others; `slips` is the
-    probability that a choice is one off, or that a sign in the text is overlooked.
+    What is `known` goes to the fields of the same names. `leaning` is a text that decides between options where the
+    text names none more than the others; `slips` is the probability that a choice is one off, or that a sign in the
+    text is overlooked.
     """
-    return Form(text, schema, random, slips, leaning).fill(schema, name)
+    return Form(text, schema, random, slips, leaning, known).fill(schema)
 
 
 @dataclass
@@ -70,6 +64,7 @@ class Form:
     random: Random | None = None
     slips: float = 0.0
     leaning: str = ""
+    known: Mapping[str, Any] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)  # where in the text
 
     def fill(self, schema: Schema, name: str = "", depth: int = 0) -> Any:
@@ -126,10 +121,16 @@ class Form:
         plain = all(option.keys() <= _FREE and option.get("type") in kinds for option in options)
         return plain and bool(name) and not (self._labelled(name) or self._identified(name))
 
+    def _idle(self, schema: Schema, name: str) -> bool:
+        """Return whether a field that nobody needs is left to its default, which is not told."""
+        return "default" not in schema and self._unsaid([schema], name)
+
     def _object(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         parts = {key: self._whole(part) for key, part in schema.get("properties", {}).items()}
+        needed = {*schema.get("required", parts), *self.known}
+        parts = {key: part for key, part in parts.items() if key in needed or not self._idle(part, key)}
         known = verdict(parts, self.text) or facts(parts, self.text, random=self.random, missed=self.slips)
-        found = {key: known[key] if key in known else self.fill(part, key, depth + 1) for key, part in parts.items()}
+        found = {key: known[key] if key in known else self._field(part, key, depth + 1) for key, part in parts.items()}
         more = schema.get("additionalProperties")
         if isinstance(more, Mapping) and more.get("type") in ("integer", "number") and not parts:
             found |= pairs(labelled(name, self.text))
@@ -138,6 +139,21 @@ class Form:
             key = keys[number] if number < len(keys) else f"item {number + 1}"
             found[key] = self.fill(more if isinstance(more, Mapping) else {}, "", depth + 1)
         return found
+
+    def _field(self, schema: Schema, name: str, depth: int) -> Any:
+        """Return what is known of a field, as it is or in the form that is wanted, else what the text says."""
+        if name not in self.known:
+            return self.fill(schema, name, depth)
+        value = self.known[name]
+        inner = value if isinstance(value, Mapping) else {}
+        return value if self._suits(schema, value) else Form(str(value), self.root, known=inner).fill(schema)
+
+    def _suits(self, schema: Schema, value: Any) -> bool:
+        """Return whether a value is what a plain field asks for."""
+        kind, schema = type(value), self._whole(schema)
+        if kind in (list, tuple) and schema.get("type") == "array":
+            return schema.keys() <= _FREE and all(self._suits(schema.get("items", {}), item) for item in value)
+        return schema.keys() <= _FREE and schema.get("type") in _TYPES.get(kind, ())
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         """Return a list: the options that the text names, or an item for each of its points, as far as it may.
@@ -154,7 +170,7 @@ class Form:
         if kind in ("integer", "number") and schema.get("default") == [] and not words(name) & words(self.text):
             return []
         if "enum" in item:
-            counts = {option: _count(option, self.text) for option in item["enum"]}
+            counts = {option: mentions(option, self.text) for option in item["enum"]}
             named = sorted(filter(counts.__getitem__, counts), key=lambda option: -counts[option])
             rest = [option for option in item["enum"] if option not in named]
             found = [*named, *rest][: max(least, len(named), "default" not in schema)]
@@ -213,11 +229,11 @@ class Form:
         if "contentSchema" in schema:
             return json.dumps(self.fill(schema["contentSchema"], name))
         form = schema.get("format") or schema.get("contentMediaType")
-        if form in _FORMATS:
-            pattern, plain = _FORMATS[form]
+        if form in FORMATS:
+            pattern, plain = FORMATS[form]
             said = re.search(pattern, self.text)
             return said[0] if said else plain
-        text = self._said(name) or self._named(name) or summary(self.text) or name or "nothing"
+        text = self._said(name) or self._named(name) or schema.get("default") or summary(self.text) or name or "nothing"
         return text[:most].ljust(least, ".")
 
     def _choice(self, schema: Schema) -> Any:
@@ -265,25 +281,6 @@ class Form:
         word = next((word for word in found if _CODE.fullmatch(word)), found[0]) if found else ""
         self._used |= {quoted.start() for quoted in _QUOTED.finditer(self.text) if word in quoted.groups()}
         return word
-
-
-def choose(options: list[Any], text: str, leaning: str = "", about: Mapping[str, str] = {}, usual: Any = None) -> Any:
-    """Return the option that the text names most; of several the one whose description `about` it is most like it.
-
-    Of several of these it is the one that `leaning` names most, then the first. A position counts once, for what it
-    says. Where nothing is named at all, it is the `usual` one, or else the one in the middle.
-    """
-    said, text = [position.answer for position in positions(text)], without_positions(text)
-    counts = [
-        (_count(one, text) + said.count(str(one)), likeness(about.get(str(one), ""), text), _count(one, leaning))
-        for one in options
-    ]
-    middle = options[len(options) // 2] if usual is None else usual
-    return options[counts.index(max(counts))] if any(map(any, counts)) else middle
-
-
-def _count(option: Any, text: str) -> int:
-    return len(re.findall(rf"(?i)(?<!\w){re.escape(str(option).replace('_', ' '))}(?!\w)", text.replace("_", " ")))
 
 
 def _said(schema: Schema) -> str:

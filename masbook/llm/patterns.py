@@ -1,4 +1,4 @@
-"""Texts that a regular expression of a schema allows: read from a text, or written as short as may be; `forms` asks."""
+"""Texts that an expression or a format of a schema allows: read from a text, or as short as may be; `forms` asks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from typing import Any
 
 _ANY = "a0A -_.,:;@/#!?\"'()*+&%$\u00e9\n\t"  # characters to try for a set, the plainest first
 _CLASSES = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}
+FORMATS = {  # of texts: how one looks, and one for where a text has none
+    "date": (r"\d{4}-\d{2}-\d{2}", "2026-01-01"),
+    "date-time": (r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:Z|[+-]\d{2}:\d{2})?)?", "2026-01-01T00:00:00Z"),
+    "time": (r"\b\d{2}:\d{2}(?::\d{2})?\b", "00:00:00"),
+    "duration": (r"\bP(?=[\dT])[\dDTHMS]+\b", "PT0S"),
+    "uuid": (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
+    "uri": (r"https?://[^\s\"'<>]+[\w/]", "https://unknown.example"),
+    "uuid4": (r"\b[0-9a-f]{8}-[0-9a-f]{4}-4(?:[0-9a-f]{3}-){2}[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
+    "ipv4": (r"\b(?:\d{1,3}\.){3}\d{1,3}\b", "127.0.0.1"),
+    "ipv6": (r"\b(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}\b", "::1"),
+    "base64": (r"\b(?:[A-Za-z0-9+/]{4})+={1,2}", "bm9uZQ=="),
+    "email": (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "unknown@example.com"),
+    "application/json": (r"\{[^{}]*\}", "null"),
+}
 
 
 def matching(pattern: str, text: str, least: int = 0, most: int | None = None) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .texts import likeness
+
 _LINE = re.compile(r"(?m)^- (.+?) says (.+?)(?:, because: (.*))?$\n?")
 _MARKS = " .,;:!?\"'"
 _QUESTION = re.compile(r"[^.!?\n]+\?")
@@ -81,3 +83,23 @@ def verdict(fields: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, Any
     answer, count = leading(said)
     found = {"agree": count == len(said), "answer": answer, "reason": f"{count} of {len(said)} say {answer}"}
     return {name: value for name, value in found.items() if name in fields}
+
+
+def choose(options: list[Any], text: str, leaning: str = "", about: Mapping[str, str] = {}, usual: Any = None) -> Any:
+    """Return the option that the text names most; of several the one whose description `about` it is most like it.
+
+    Of several of these it is the one that `leaning` names most, then the first. A position counts once, for what it
+    says. Where nothing is named at all, it is the `usual` one, or else the one in the middle.
+    """
+    said, text = [position.answer for position in positions(text)], without_positions(text)
+    counts = [
+        (mentions(one, text) + said.count(str(one)), likeness(about.get(str(one), ""), text), mentions(one, leaning))
+        for one in options
+    ]
+    middle = options[len(options) // 2] if usual is None else usual
+    return options[counts.index(max(counts))] if any(map(any, counts)) else middle
+
+
+def mentions(option: Any, text: str) -> int:
+    """Return how often a text names an option."""
+    return len(re.findall(rf"(?i)(?<!\w){re.escape(str(option).replace('_', ' '))}(?!\w)", text.replace("_", " ")))

@@ -209,12 +209,13 @@ Requires: boats 3, first_aid 2"""
         ({"requires": dict[str, int] | list[str] | None}, FORM, {"requires": {"boats": 3, "first_aid": 2}}),
         ({"requires": list[str]}, "Requires: boats, first_aid", {"requires": ["boats", "first_aid"]}),
         ({"skills": list[str] | None, "assignee": str | None}, FORM, {"skills": None, "assignee": None}),
+        ({"city": str, "unit": (str, "degrees")}, "How warm is Lima?", {"city": "Lima", "unit": "degrees"}),
         ({"assignee": str | None, "city": str | None}, "assignee: ada, in Lima", {"assignee": "ada", "city": "Lima"}),
     ],
 )
 def test_what_the_text_says_is_read(fields, text, expected):
-    model = create_model("Form", **{name: (type_, ...) for name, type_ in fields.items()})
-    assert fill(model.model_json_schema(), text) == expected
+    given = {name: kind if isinstance(kind, tuple) else (kind, ...) for name, kind in fields.items()}
+    assert fill(create_model("Form", **given).model_json_schema(), text) == expected
 
 
 def test_each_item_of_a_list_has_a_sentence_of_its_own():
@@ -351,6 +352,28 @@ class TestTools:
         agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[email, telegraph]))
         world.run(agent.ask("Here is a letter."))
         assert done == ["telegraph"]
+
+
+class TestWhatToolsFound:
+    def ask(self, world, found, **fields):
+        async def forecast(city: str) -> dict[str, Any]:
+            """Return the weather forecast of a city."""
+            return found
+
+        form = create_model("Form", **{name: (type_, ...) for name, type_ in fields.items()})
+        agent = world.spawn(LLMAgent("agent", model="offline:instant", tools=[forecast], output_type=form))
+        return world.run(agent.ask("What is the weather forecast for Oslo?")).model_dump()
+
+    def test_it_goes_to_the_fields_of_the_same_names(self, world):
+        found = {"city": "Oslo", "days": 2, "sky": "sunny", "wind": 14.5, "warm": False, "hours": [1, 2, 3, 4]}
+        fields = {name: type(value) for name, value in found.items() if name != "hours"}
+        assert self.ask(world, found, **fields, hours=list[int]) == found
+
+    def test_in_the_form_that_is_wanted(self, world):
+        found = {"where": {"city": "Oslo", "x": 7}, "sky": "It is blue", "days": "3", "wind": None}
+        place = create_model("Place", x=(int, ...), city=(str, ...))
+        wanted = {"where": {"x": 7, "city": "Oslo"}, "sky": Colour.BLUE, "days": 3}
+        assert self.ask(world, found, where=place, sky=Colour, days=int) == wanted
 
 
 class TestProfiles:
