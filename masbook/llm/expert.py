@@ -17,7 +17,7 @@ from typing import Any
 from .forms import Schema, fill
 from .orders import ordered
 from .reading import aspects, read
-from .texts import likeness, points, sentences, summary, unlabelled, words
+from .texts import GO_ON, likeness, points, sentences, summary, unlabelled, words
 
 _USE = re.compile(r"(?i)\buse (?:it|this|this tool) (?:when|if|for) ([^.!?]+)")
 _IF = re.compile(r"(?i)\b(?:if|when)\b")
@@ -140,7 +140,8 @@ def speak(question: Question) -> str:
         return "; ".join(f"{name}: {result}" for name, result, _ in question.results)
     if re.search(r"(?i)\b(?:combine|consolidate|merge|put together)\b", question.prompt):
         return "; ".join(point.rstrip(".") for point in points(question.prompt)) + "."
-    return summary(question.prompt) or "There is nothing to answer."
+    said = "\n".join(question.earlier[-3:]) if question.prompt == GO_ON else question.prompt
+    return summary(said) or "There is nothing to answer."
 
 
 def _filled(schema: Schema, question: Question) -> Any:

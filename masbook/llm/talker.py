@@ -21,6 +21,7 @@ from ..runtime.message import MessageType
 from ..runtime.worker import current_worker
 from .budget import Budget, Ledger
 from .seal import stamp
+from .texts import GO_ON
 
 if TYPE_CHECKING:
     from .conversation import Conversation
@@ -149,7 +150,7 @@ class Talker(Agent):
         if prompt is None and not heard:
             raise InvalidValue(f"nothing has been said in {talk} yet: begin with `say`, or give {self.name} a prompt")
         if prompt is None and isinstance(heard[-1], ModelResponse):
-            prompt = "Go on."
+            prompt = GO_ON
         return prompt, talk, Ledger.of(self.world).enter(self.handling(), self.talks[talk].spend())
 
     def _again(self, talk: str) -> bool:

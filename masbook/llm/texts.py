@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+GO_ON = "Go on."  # what an agent is told that is to speak again, though nobody else has
 _WORD = re.compile(r"[a-z0-9]+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _ITEM = re.compile(r"(?m)^ *(?:[-*]|\d+[.)]) +(.+)$")  # of a list

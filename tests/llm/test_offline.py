@@ -529,3 +529,14 @@ class TestDiscussions:
             world.run(agent.ask("Consolidate these into one answer:\n1. two bees\n2. a cat\n3. rain"))
             == "two bees; a cat; rain."
         )
+
+
+def test_who_is_to_go_on_goes_by_what_it_has_heard(world):
+    ann, bob = (world.spawn(LLMAgent(name, model="offline:instant")) for name in ("ann", "bob"))
+
+    async def twice():
+        async with ann | bob:
+            await ann.say("The mail server fails every Monday.")
+            return [await bob.reply(), await bob.reply()]
+
+    assert world.run(twice()) == ["The mail server fails every Monday."] * 2
