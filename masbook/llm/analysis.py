@@ -7,7 +7,6 @@ panel, for the pools of a `PriorityQueues`. Replace the model of one agent with 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -30,6 +29,7 @@ from .opinions import (
     SentimentAnalysis,
     TechnicalAnalysis,
 )
+from .outcomes import together
 
 if TYPE_CHECKING:
     from ..runtime.supervision import Supervision
@@ -147,7 +147,7 @@ class AnalysisPanel(Agent):
         require.positive("timeout", timeout)
         number, prompt = _written(ticket)
         number = number or self.world.new_id("ticket")
-        asked = await asyncio.gather(*(self._ask(kind, prompt, timeout) for kind in self.agents))
+        asked = await together(self._ask(kind, prompt, timeout) for kind in self.agents)
         results: dict[str, Any] = {kind: found for kind, found, _ in asked if isinstance(found, Analysis)}
         failures = {kind: found for kind, found, _ in asked if isinstance(found, Failure)}
         seconds = {kind: spent for kind, _, spent in asked}
